@@ -40,6 +40,8 @@ class Generator(nn.Module):
         num_ws: how many style vectors reach the image. A generator without a style space has
             `num_ws = 1` and an identity mapping.
         noise_shapes: `(H, W)` of each noise input, in the order of the layers; empty if none.
+        mapping_slope: negative slope of the mapping's last LeakyReLU, which latent spaces undo;
+            1 where the mapping ends without one.
     """
 
     architecture: ClassVar[str]
@@ -49,6 +51,7 @@ class Generator(nn.Module):
     w_dim: int
     num_ws: int
     noise_shapes: tuple[tuple[int, int], ...] = ()
+    mapping_slope: float = 0.2
 
     def mapping(self, z: Float[Tensor, "B z_dim"]) -> Float[Tensor, "B num_ws w_dim"]:
         """Style vectors of standard normal latents."""
@@ -66,6 +69,10 @@ class Generator(nn.Module):
             noise: one tensor `[B or 1, 1, H, W]` of unit variance for each of `noise_shapes`;
                 None uses the generator's own fixed noise.
         """
+        raise NotImplementedError
+
+    def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
+        """The generator's own fixed noise input of a layer, of unit variance."""
         raise NotImplementedError
 
     def forward(self, z: Float[Tensor, "B z_dim"]) -> Float[Tensor, "B 3 R R"]:

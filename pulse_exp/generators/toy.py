@@ -60,6 +60,9 @@ class ToyGenerator(Generator):
         w = F.leaky_relu(self.map2(F.leaky_relu(self.map1(z) * 2**0.5, 0.2)) * 2**0.5, 0.2)
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
 
+    def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
+        return getattr(self, f"noise_{layer}")
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
@@ -70,7 +73,7 @@ class ToyGenerator(Generator):
             scale = 1 + style(ws[:, i])[:, :, None, None]
             x = conv(x * scale)
             x = x * torch.rsqrt(x.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-4)
-            x = x + 0.1 * (getattr(self, f"noise_{i}") if noise is None else noise[i])
+            x = x + 0.1 * (self.own_noise(i) if noise is None else noise[i])
             x = F.leaky_relu(x, 0.2)
         return 0.5 + 0.5 * self.to_rgb(x)
 
