@@ -17,11 +17,13 @@ from pulse_exp.errors import UserError
 FORMAT = "pulse_exp.generator/1"
 
 ARCHITECTURES = {
+    "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:MobileStyleGAN",
     "toy": "pulse_exp.generators.toy:ToyGenerator",
 }
 """Name in a file's metadata -> `module:class`; imported only when such a file is loaded."""
 
 SOURCES = {
+    "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:load",
     "toy": "pulse_exp.generators.toy:load",
 }
 """Name a user may give to `load` -> `module:function` that returns the ready generator."""

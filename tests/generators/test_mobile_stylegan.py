@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pulse_exp.errors import UserError
+from pulse_exp.generators import load
+from pulse_exp.generators.base import draw_noise, freeze, read, save
+from pulse_exp.generators.mobile_stylegan import MobileStyleGAN, inverse_haar
+from pulse_exp.seeding import random_generator
+
+REFERENCE = Path(__file__).with_name("mobile_stylegan_reference.npz")
+
+
+def tiny(seed=0, channels=(16, 8, 12), dtype=torch.float32):
+    """A generator of random weights; its channel layout has no two equal widths."""
+    generator = MobileStyleGAN(channels, z_dim=8, mapping_layers=2)
+    rng = random_generator(seed, "tiny")
+    for tensor in generator.state_dict().values():
+        fan_in = tensor.shape[1:].numel() if tensor.ndim > 1 else 1
+        tensor.copy_(torch.randn(tensor.shape, generator=rng) / fan_in**0.5)
+    return freeze(generator.to(dtype))
+
+
+def test_agrees_with_the_exported_network():
+    """Reference values: OpenVINO 2026.4.1 (CPU, f32) on the xml and bin of random-face 2021.7.21.1,
+    z = numpy.random.default_rng(0).standard_normal((1, 512)); the image [3, 1024, 1024] in [-1, 1]
+    is kept as `coarse` = image[:, 16::32, 16::32] and `crop` = image[:, 470:494, 400:424].
+    """
+    try:
+        generator = load("mobile_stylegan")
+    except UserError as error:
+        if "cannot download" not in str(error):
+            raise
+        pytest.skip(f"the weights cannot be fetched here: {error}")
+    reference = np.load(REFERENCE)
+    with torch.no_grad():
+        ws = generator.mapping(torch.from_numpy(reference["z"]))
+        image = generator.synthesis(ws)[0].numpy()
+    assert generator.num_ws == 16
+    assert generator.resolution == 1024
+    np.testing.assert_allclose(ws[0], np.tile(reference["w"], (16, 1)), atol=5e-5)
+    coarse, crop = image[:, 16::32, 16::32], image[:, 470:494, 400:424]
+    np.testing.assert_allclose(coarse, (reference["coarse"] + 1) / 2, atol=5e-4)
+    np.testing.assert_allclose(crop, (reference["crop"] + 1) / 2, atol=5e-4)
+
+
+def test_shapes_and_the_reach_of_every_style_vector():
+    generator = tiny()
+    assert generator.resolution == 32
+    assert generator.num_ws == 6
+    assert generator.noise_shapes == ((4, 4), (8, 8), (8, 8), (16, 16), (16, 16))
+    ws = generator.mapping(torch.randn(2, 8, generator=random_generator(1)))
+    ws = ws.clone().requires_grad_()
+    image = generator.synthesis(ws)
+    assert image.shape == (2, 3, 32, 32)
+    image.square().mean().backward()
+    assert ws.grad.abs().amin(dim=(0, 2)).gt(0).all()
+
+
+def test_a_batch_gives_what_singles_give():
+    generator = tiny()
+    ws = torch.randn(3, 6, 8, generator=random_generator(2))
+    noise = draw_noise(generator, 3, random_generator(3))
+    batch = generator.synthesis(ws, noise)
+    for i in range(3):
+        single = generator.synthesis(ws[i : i + 1], [n[i : i + 1] for n in noise])
+        torch.testing.assert_close(batch[i : i + 1], single)
+
+
+def test_noise_none_is_the_exported_noise():
+    generator = tiny()
+    ws = torch.randn(2, 6, 8, generator=random_generator(4))
+    own = [generator.own_noise(layer) for layer in range(5)]
+    assert [tuple(noise.shape[2:]) for noise in own] == list(generator.noise_shapes)
+    assert torch.equal(generator.synthesis(ws), generator.synthesis(ws, own))
+    fresh = draw_noise(generator, 2, random_generator(5))
+    assert not torch.equal(generator.synthesis(ws), generator.synthesis(ws, fresh))
+
+
+def test_noise_may_be_trained():
+    generator = tiny()
+    ws = torch.randn(1, 6, 8, generator=random_generator(6))
+    noise = [n.requires_grad_() for n in draw_noise(generator, 1, random_generator(7))]
+    generator.synthesis(ws, noise).square().mean().backward()
+    assert all(n.grad.abs().max() > 0 for n in noise)
+
+
+def test_gradients_are_exact():
+    generator = tiny(channels=(8, 4), dtype=torch.float64)
+    rng = random_generator(8)
+    ws = torch.randn(2, 4, 8, generator=rng, dtype=torch.float64, requires_grad=True)
+    noise = [n.double().requires_grad_() for n in draw_noise(generator, 1, rng)]
+    assert torch.autograd.gradcheck(lambda ws, *n: generator.synthesis(ws, n), (ws, *noise))
+
+
+def test_inverse_haar_is_the_orthonormal_wavelet():
+    bands = np.random.default_rng(9).standard_normal((4, 3, 5))
+    image = np.zeros((6, 10))
+    for i in range(3):
+        for j in range(5):
+            coarse, vertical, horizontal, diagonal = bands[:, i, j] / 2
+            image[2 * i, 2 * j] = coarse + vertical + horizontal + diagonal
+            image[2 * i, 2 * j + 1] = coarse + vertical - horizontal - diagonal
+            image[2 * i + 1, 2 * j] = coarse - vertical + horizontal - diagonal
+            image[2 * i + 1, 2 * j + 1] = coarse - vertical - horizontal + diagonal
+    result = inverse_haar(torch.from_numpy(bands)[None])[0, 0]
+    np.testing.assert_allclose(result, image, atol=1e-12)
+    np.testing.assert_allclose(result.square().sum(), np.square(bands).sum())
+
+
+def test_a_saved_one_is_the_same(tmp_path):
+    generator = tiny()
+    save(generator, tmp_path / "tiny.safetensors")
+    z = torch.ones(1, 8)
+    assert torch.equal(read(tmp_path / "tiny.safetensors")(z), generator(z))
+
+
+def test_a_layout_without_wavelet_bands_is_refused():
+    with pytest.raises(ValueError, match="multiples of 4"):
+        MobileStyleGAN((6, 8))
