@@ -122,21 +122,21 @@ _INFOS = [
         "Individual typology angle of the result's facial skin; larger is lighter.",
     ),
     MetricInfo(
-        "skin_tone_drift", "Skin tone drift", "°", -360, 360, None, 1,
+        "skin_tone_drift", "Skin tone drift", "°", -180, 180, None, 1,
         "Result's typology angle minus the truth's; positive means that the skin became lighter.",
         needs_truth=True,
     ),
     MetricInfo(
-        "skin_tone_drift_abs", "Skin tone drift, size", "°", 0, 360, True, 1,
+        "skin_tone_drift_abs", "Skin tone drift, size", "°", 0, 180, True, 1,
         "Size of the difference between the typology angles of result and truth.",
         needs_truth=True,
     ),
     MetricInfo(
-        "skin_tone_drift_lr", "Skin tone drift from input", "°", -360, 360, None, 1,
+        "skin_tone_drift_lr", "Skin tone drift from input", "°", -180, 180, None, 1,
         "Result's typology angle minus the enlarged low-res input's; positive means lighter.",
     ),
     MetricInfo(
-        "skin_tone_drift_lr_abs", "Skin tone drift from input, size", "°", 0, 360, True, 1,
+        "skin_tone_drift_lr_abs", "Skin tone drift from input, size", "°", 0, 180, True, 1,
         "Size of the difference between the typology angles of result and enlarged input.",
     ),
     # Several answers to one input.
