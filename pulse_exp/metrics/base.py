@@ -15,6 +15,11 @@ from pulse_exp.errors import UserError
 METRICS = {
     "niqe": "pulse_exp.metrics.naturalness:Niqe",
     "niqe_hr": "pulse_exp.metrics.naturalness:TruthNiqe",
+    "psnr": "pulse_exp.metrics.fidelity:Psnr",
+    "ssim": "pulse_exp.metrics.fidelity:Ssim",
+    "ms_ssim": "pulse_exp.metrics.fidelity:MsSsim",
+    "lr_psnr": "pulse_exp.metrics.fidelity:LrPsnr",
+    "lr_ssim": "pulse_exp.metrics.fidelity:LrSsim",
 }
 """Name a user chooses -> `module:class`; imported only when it is chosen."""
 

@@ -84,7 +84,7 @@ _INFOS = [
     ),
     MetricInfo(
         "ms_ssim", "MS-SSIM", "", 0, 1, False, 3,
-        "Structural similarity to the truth over five scales; from 161 pixels a side.",
+        "Structural similarity to the truth over five scales; from 176 pixels a side.",
         needs_truth=True,
     ),
     MetricInfo(
