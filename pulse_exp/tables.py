@@ -1,0 +1,588 @@
+"""Benchmark tables from the records of finished runs.
+
+`python -m pulse_exp.tables RESULTS... --rows prior --cols degradation --metrics niqe,psnr,solved`
+
+Each cell is the mean over images with a bootstrap interval; failed searches are counted, never
+dropped; the same command gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pulse_exp.errors import UserError
+from pulse_exp.metrics.catalog import CATALOG, MetricInfo
+from pulse_exp.results import CHOICES, Results, label_of, load_results, natural_key
+from pulse_exp.statistics import RESAMPLES, bootstrap_interval, holm, paired_p_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Restarts = Literal["best", "mean"]
+Labels = tuple[str, ...]
+"""One value for each key of an axis."""
+Place = tuple[Labels, Labels, Labels]
+"""Block, row and column of a cell."""
+
+SIGNIFICANCE = 0.05
+HEADLINE = ("solved", "lr_mse", "psnr", "niqe", "identity", "seconds")
+"""The metrics of a table for which none are named, as far as the records have them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The mean of one metric over `n` images, NaN for none.
+
+    Attributes:
+        low, high: ends of the 95 % bootstrap interval; NaN for one image or equal values.
+        best: whether its printed mean is the best of its column in its block.
+        p: Holm-adjusted p-value against the baseline; NaN where there was no comparison.
+        pairs: images in that comparison.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    best: bool = False
+    p: float = float("nan")
+    pairs: int = 0
+
+    @property
+    def differs(self) -> bool:
+        return self.p < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class Group:
+    """The searches of one place in the table.
+
+    Attributes:
+        images: images with at least one finished search.
+        failed: images of which every search failed.
+        searches, failed_searches: rows of the records, and those of them that failed.
+        run_folders: where they come from.
+    """
+
+    images: int
+    failed: int
+    searches: int
+    failed_searches: int
+    run_folders: tuple[str, ...]
+
+
+@dataclass
+class Table:
+    """A table before it takes a format.
+
+    Attributes:
+        row_keys, col_keys, block_keys: which keys of the records span each axis.
+        rows, cols, blocks: the labels along each axis, in order; `[()]` for an axis without keys.
+        metrics: what is measured, in order.
+        groups: by place; a place without records is absent.
+        cells: by place and metric key; absent with its group.
+        baseline: the "key=value" that others were tested against, or None.
+        notes: what a reader must know, one sentence each.
+    """
+
+    row_keys: Labels
+    col_keys: Labels
+    block_keys: Labels
+    rows: list[Labels]
+    cols: list[Labels]
+    blocks: list[Labels]
+    metrics: list[MetricInfo]
+    groups: dict[Place, Group] = field(default_factory=dict)
+    cells: dict[tuple[Place, str], Cell] = field(default_factory=dict)
+    baseline: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def places(self) -> list[Place]:
+        return list(itertools.product(self.blocks, self.rows, self.cols))
+
+    def tidy(self) -> pd.DataFrame:
+        """One line for each cell and metric; a place without records has n = 0 and no mean."""
+        import pandas as pd
+
+        keys = (*self.block_keys, *self.row_keys, *self.col_keys)
+        lines = []
+        for place, metric in itertools.product(self.places(), self.metrics):
+            nothing = float("nan")
+            cell = self.cells.get((place, metric.key), Cell(nothing, nothing, nothing, 0))
+            group = self.groups.get(place, Group(0, 0, 0, 0, ()))
+            lines.append(
+                {
+                    **dict(zip(keys, itertools.chain(*place), strict=True)),
+                    "metric": metric.key,
+                    "unit": metric.unit,
+                    "mean": cell.mean,
+                    "low": cell.low,
+                    "high": cell.high,
+                    "n": cell.n,
+                    "failed_images": group.failed,
+                    "searches": group.searches,
+                    "failed_searches": group.failed_searches,
+                    "best": cell.best,
+                    "baseline": self.baseline or "",
+                    "p_holm": cell.p,
+                    "pairs": cell.pairs,
+                }
+            )
+        return pd.DataFrame(lines)
+
+
+def build_table(
+    results: Results,
+    rows: Sequence[str] = (),
+    cols: Sequence[str] = (),
+    blocks: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    baseline: str | None = None,
+    restarts: Restarts = "best",
+    where: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Average the metrics of finished runs over images.
+
+    An image counts once in a cell. Of its restarts, `best` takes the finished one with the lowest
+    downscaling error (never by the truth), `mean` averages the finished ones. Failed searches
+    count as not solved and have no other value.
+
+    Args:
+        rows, cols, blocks: keys of the records that span the table; without `rows`, the choices
+            that vary and stand nowhere else.
+        metrics: keys of the metrics catalog, or any numeric key of the records.
+        baseline: a value of a key on one of the axes, or `key=value`; every other value is
+            compared with it by a Wilcoxon signed-rank test over the images that both have, the
+            p-values of a metric Holm-adjusted over the whole table.
+        where: keep only records with one of these values; the values' order is the table's.
+
+    Raises:
+        UserError: a key, metric, value or baseline that the records do not have.
+    """
+    frame = results.frame
+    where = where or {}
+    for axis, keys in (("rows", rows), ("cols", cols), ("blocks", blocks), ("where", where)):
+        for key in keys:
+            _check_key(frame, key, axis)
+    frame = _restrict(frame, where)
+    rows = tuple(rows) or _varying_choices(frame, besides=(*cols, *blocks))
+    _check_distinct([*rows, *cols, *blocks])
+    table = Table(
+        row_keys=tuple(rows),
+        col_keys=tuple(cols),
+        block_keys=tuple(blocks),
+        rows=_labels(frame, rows, where),
+        cols=_labels(frame, cols, where),
+        blocks=_labels(frame, blocks, where),
+        metrics=[_metric(frame, key) for key in metrics or _headline(frame)],
+    )
+    values = _fill(table, frame, restarts)
+    if baseline is not None:
+        _compare(table, values, baseline)
+    _mark_best(table)
+    table.notes = [*_notes(table, frame, restarts), *_notes_on_records(results)]
+    return table
+
+
+def varying_keys(frame: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """Those keys that tell records apart, less those that an earlier one already implies."""
+    chosen: list[str] = []
+    groups = 1
+    for key in keys:
+        combined = frame[[*chosen, key]].map(label_of).drop_duplicates()
+        if len(combined) > groups:
+            groups = len(combined)
+            chosen.append(key)
+    return chosen
+
+
+def setting_keys(frame: pd.DataFrame) -> list[str]:
+    """The dotted names of resolved settings, such as `optimizer.learning_rate`."""
+    return sorted(key for key in frame.columns if "." in key)
+
+
+def _varying_choices(frame: pd.DataFrame, besides: Sequence[str]) -> tuple[str, ...]:
+    choices = [key for key in CHOICES if key in frame and key not in besides]
+    chosen = varying_keys(frame, choices)
+    if not chosen and not besides:
+        chosen = varying_keys(frame, setting_keys(frame))[:1]
+    fallback = [key for key in choices if key == "method"] or choices[:1] or ["config_hash"]
+    return tuple(chosen or fallback)
+
+
+def _check_key(frame: pd.DataFrame, key: str, axis: str) -> None:
+    if key in frame.columns:
+        return
+    choices = [name for name in CHOICES if name in frame]
+    notes = sorted(name for name in frame if name.startswith("note_"))
+    close = difflib.get_close_matches(key, [*choices, *notes, *setting_keys(frame)], n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    more = " and any setting by its dotted name" if setting_keys(frame) else ""
+    raise UserError(
+        f"--{axis}: the records have no {key!r}.{hint} "
+        f"They have {', '.join([*choices, *notes])}{more}."
+    )
+
+
+def _check_distinct(keys: Sequence[str]) -> None:
+    twice = sorted({key for key in keys if list(keys).count(key) > 1})
+    if twice:
+        raise UserError(f"{twice[0]} spans two axes of the table; name it once.")
+
+
+def _metric(frame: pd.DataFrame, key: str) -> MetricInfo:
+    from pandas.api.types import is_numeric_dtype
+
+    if key in frame and key in CATALOG and frame[key].notna().any():
+        return CATALOG[key]
+    if key in frame and key not in CATALOG and is_numeric_dtype(frame[key]):
+        return MetricInfo(key, key, "", -math.inf, math.inf, None, 3, f"{key} of the records.")
+    there = [name for name in CATALOG if name in frame and frame[name].notna().any()]
+    if key in CATALOG:
+        raise UserError(
+            f"--metrics: none of these records has {key}; it can be added without searching again "
+            f"(task=measure results=DIR). They have {', '.join(there)}."
+        )
+    close = difflib.get_close_matches(key, list(CATALOG), n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise UserError(f"--metrics: no metric {key!r}.{hint} The records have {', '.join(there)}.")
+
+
+def _headline(frame: pd.DataFrame) -> list[str]:
+    return [key for key in HEADLINE if key in frame and frame[key].notna().any()]
+
+
+def _restrict(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    for key, wanted in where.items():
+        labels = frame[key].map(label_of)
+        for value in wanted:
+            if value not in set(labels):
+                there = ", ".join(sorted(set(labels), key=natural_key))
+                raise UserError(f"--where: no record has {key}={value}; they have {there}.")
+        frame = frame[labels.isin(list(wanted))]
+    if frame.empty:
+        raise UserError("--where: no record fulfils all the conditions together.")
+    return frame
+
+
+def _labels(
+    frame: pd.DataFrame, keys: Sequence[str], where: Mapping[str, Sequence[str]]
+) -> list[Labels]:
+    if not keys:
+        return [()]
+    raw = frame[list(keys)].drop_duplicates().itertuples(index=False, name=None)
+    order: dict[Labels, Any] = {}
+    for values in raw:
+        labels = tuple(map(label_of, values))
+        order[labels] = [
+            (list(where[key]).index(label),) if key in where else natural_key(value)
+            for key, label, value in zip(keys, labels, values, strict=True)
+        ]
+    return sorted(order, key=lambda labels: order[labels])
+
+
+def _fill(
+    table: Table, frame: pd.DataFrame, restarts: Restarts
+) -> dict[tuple[Place, str], pd.Series]:
+    """Fill groups and cells; returns each cell's values, one an image."""
+    keys = [*table.block_keys, *table.row_keys, *table.col_keys]
+    first, second = len(table.block_keys), len(table.block_keys) + len(table.row_keys)
+    labels = frame[keys].map(label_of)
+    values: dict[tuple[Place, str], pd.Series] = {}
+    for label, part in frame.groupby([labels[key] for key in keys], sort=False):
+        place = (label[:first], label[first:second], label[second:])
+        finished = part[part["status"] != "failed"]
+        images = finished["image"].nunique()
+        table.groups[place] = Group(
+            images=images,
+            failed=part["image"].nunique() - images,
+            searches=len(part),
+            failed_searches=len(part) - len(finished),
+            run_folders=tuple(sorted(set(part["run_folder"]), key=natural_key)),
+        )
+        for metric in table.metrics:
+            of_images = image_values(part, metric, restarts)
+            values[place, metric.key] = of_images
+            table.cells[place, metric.key] = _cell(of_images, metric)
+    return values
+
+
+def image_values(part: pd.DataFrame, metric: MetricInfo, restarts: Restarts) -> pd.Series:
+    """One value an image, by image id: of its selected restart, averaged over the runs in `part`.
+
+    A metric of a whole run gives one value a run instead.
+    """
+    finished = part[part["status"] != "failed"]
+    if metric.scope == "run":
+        return finished.groupby("config_hash")[metric.key].first().dropna()
+    # Every search counts for the success rate; elsewhere a failed one has no value.
+    usable = part if metric.key == "solved" else finished
+    if restarts == "best":
+        # Failed searches come last; ties, and rows without an error, go to the first restart.
+        keys = [key for key in ("failed", "lr_mse", "restart") if key in {*usable, "failed"}]
+        usable = usable.assign(failed=usable["status"] == "failed").sort_values(keys)
+        of_runs = usable.drop_duplicates(["config_hash", "image"]).set_index("image")[metric.key]
+    else:
+        of_runs = usable.groupby(["config_hash", "image"])[metric.key].mean()
+    return of_runs.dropna().groupby(level="image").mean().sort_index()
+
+
+def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
+    if values.empty:
+        return Cell(float("nan"), float("nan"), float("nan"), 0)
+    low, high = (float("nan"),) * 2 if metric.scope == "run" else bootstrap_interval(values)
+    return Cell(float(values.mean()), low, high, len(values))
+
+
+def _compare(table: Table, values: dict[tuple[Place, str], pd.Series], baseline: str) -> None:
+    axis, index, value = _find_baseline(table, baseline)
+    table.baseline = f"{_axis_keys(table)[axis][index]}={value}"
+    headers = (table.blocks, table.rows, table.cols)[axis]
+    with_value = [header for header in headers if header[index] == value]
+
+    def partner(place: Place) -> Place:
+        header = place[axis]
+        replaced = (*header[:index], value, *header[index + 1 :])
+        same = with_value[0] if len(with_value) == 1 else replaced
+        moved = list(place)
+        moved[axis] = same
+        return moved[0], moved[1], moved[2]
+
+    for metric in table.metrics:
+        if metric.scope == "run":
+            continue
+        tested: list[tuple[Place, float, int]] = []
+        for place in table.places():
+            mine = values.get((place, metric.key))
+            other = values.get((partner(place), metric.key))
+            if place[axis][index] == value or mine is None or other is None:
+                continue
+            images = mine.index.intersection(other.index)
+            p = paired_p_value(mine[images].to_numpy(), other[images].to_numpy())
+            if len(images):
+                tested.append((place, p, len(images)))
+        adjusted = holm([p for _, p, _ in tested])
+        for (place, _, pairs), p in zip(tested, adjusted, strict=True):
+            cell = table.cells[place, metric.key]
+            table.cells[place, metric.key] = Cell(
+                cell.mean, cell.low, cell.high, cell.n, p=float(p), pairs=pairs
+            )
+
+
+def _axis_keys(table: Table) -> tuple[Labels, Labels, Labels]:
+    return table.block_keys, table.row_keys, table.col_keys
+
+
+def _find_baseline(table: Table, baseline: str) -> tuple[int, int, str]:
+    """Axis, index of the key on it, and value of a baseline named as `value` or `key=value`."""
+    axes = (table.blocks, table.rows, table.cols)
+    there = [
+        (axis, index, key, label)
+        for axis, keys in enumerate(_axis_keys(table))
+        for index, key in enumerate(keys)
+        for label in dict.fromkeys(labels[index] for labels in axes[axis])
+    ]
+    found = [item for item in there if baseline in (item[3], f"{item[2]}={item[3]}")]
+    if len(found) == 1:
+        axis, index, _, label = found[0]
+        return axis, index, label
+    if found:
+        options = " or ".join(f"{key}={label}" for _, _, key, label in found)
+        raise UserError(f"--baseline: {baseline!r} names several; say {options}.")
+    options = ", ".join(f"{key}={label}" for _, _, key, label in there)
+    raise UserError(f"--baseline: the table has no {baseline!r}; it has {options}.")
+
+
+def _mark_best(table: Table) -> None:
+    """Mark the best printed means of each column and block, unless all are alike."""
+    for metric, block, col in itertools.product(table.metrics, table.blocks, table.cols):
+        places = [(block, row, col) for row in table.rows]
+        filled = {
+            place: table.cells[place, metric.key]
+            for place in places
+            if (place, metric.key) in table.cells and table.cells[place, metric.key].n
+        }
+        printed = {place: round(cell.mean, metric.decimals) for place, cell in filled.items()}
+        if metric.lower_is_better is None or len(set(printed.values())) < 2:
+            continue
+        best = (min if metric.lower_is_better else max)(printed.values())
+        for place, cell in filled.items():
+            table.cells[place, metric.key] = Cell(
+                cell.mean, cell.low, cell.high, cell.n, printed[place] == best, cell.p, cell.pairs
+            )
+
+
+def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts) -> list[str]:
+    notes = []
+    if any(cell.low == cell.low for cell in table.cells.values()):
+        notes.append(
+            "Mean over images ± the larger side of its 95 % percentile bootstrap interval "
+            f"({RESAMPLES:,} resamples of images); no ± for one image or equal values."
+        )
+    if frame.groupby(["config_hash", "image"])["restart"].nunique().max() > 1:
+        notes.append(
+            "Of an image's restarts the one with the lowest downscaling error counts."
+            if restarts == "best"
+            else "An image's value is the mean of its finished restarts."
+        )
+    groups = table.groups.values()
+    failed = sum(group.failed_searches for group in groups)
+    if failed:
+        searches = sum(group.searches for group in groups)
+        lost = sum(group.failed for group in groups)
+        notes.append(
+            f"{failed} of {searches} searches failed"
+            + (f" and left {lost} images of cells without a result" if lost else "")
+            + "; they count as not solved and have no other value."
+        )
+    notes += _notes_on_unequal_cells(table, frame)
+    if table.baseline:
+        notes.append(_note_on_tests(table))
+    return notes
+
+
+def _note_on_tests(table: Table) -> str:
+    numbers = [
+        sum(table.cells.get((place, m.key), Cell(0, 0, 0, 0)).pairs > 0 for place in table.places())
+        for m in table.metrics
+    ]
+    if not any(numbers):
+        return f"No image is common to {table.baseline} and another cell, so nothing was tested."
+    fewest = min(cell.pairs for cell in table.cells.values() if cell.pairs)
+    note = (
+        f"† differs from {table.baseline}: two-sided Wilcoxon signed-rank test over images, "
+        f"p < {SIGNIFICANCE} after Holm's correction over the {max(numbers)} comparisons of a "
+        "metric."
+    )
+    # The smallest two-sided p-value of n pairs is 2 / 2^n, before any correction.
+    if 2.0 ** (1 - fewest) >= SIGNIFICANCE:
+        note += f" With {fewest} images no difference, however large, could reach that."
+    return note
+
+
+def _notes_on_unequal_cells(table: Table, frame: pd.DataFrame) -> list[str]:
+    """Say which other choices a cell averages over, and whether cells hold different images."""
+    keys = [*table.block_keys, *table.row_keys, *table.col_keys]
+    labels = [frame[key].map(label_of) for key in keys]
+    others = [key for key in (*CHOICES, "seed") if key in frame and key not in keys]
+    mixed: dict[str, set[str]] = {}
+    image_sets = set()
+    for _, part in frame.groupby(labels, sort=False):
+        image_sets.add(frozenset(part["image"]))
+        for key in others:
+            there = set(part[key].map(label_of))
+            if len(there) > 1:
+                mixed.setdefault(key, set()).update(there)
+    notes = [
+        f"Cells average over {key}: {', '.join(sorted(there, key=natural_key))}."
+        for key, there in mixed.items()
+    ]
+    if len(image_sets) > 1:
+        notes.append("Cells do not all hold the same images: compare their means with care.")
+    return notes
+
+
+def _notes_on_records(results: Results) -> list[str]:
+    """What the account says beyond its first line, where anything was odd."""
+    lines = results.account.lines()
+    return lines if len(lines) > 1 else []
+
+
+def to_wandb(table: Table) -> Any:
+    """The tidy form as a `wandb.Table`, to be logged to a run."""
+    import wandb
+
+    return wandb.Table(dataframe=table.tidy())
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _condition(text: str) -> tuple[str, list[str]]:
+    key, equals, values = text.partition("=")
+    if not equals or not _names(values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value[,value...]")
+    return key.strip(), _names(values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pulse_exp.table_formats import FORMATS
+
+    parser = argparse.ArgumentParser(
+        prog="pulse-tables", description="Benchmark tables from the records of finished runs."
+    )
+    parser.add_argument(
+        "results", nargs="+", help="run or multirun folders, or records.jsonl files"
+    )
+    for axis, what in (
+        ("rows", "choices, settings or notes that span the rows (default: the choices that vary)"),
+        ("cols", "the same for the columns"),
+        ("blocks", "the same for blocks of rows"),
+        ("metrics", f"what to show (default, as far as there: {','.join(HEADLINE)})"),
+    ):
+        parser.add_argument(f"--{axis}", type=_names, default=[], metavar="KEY,...", help=what)
+    parser.add_argument(
+        "--baseline",
+        metavar="VALUE",
+        help="test the others against this value of an axis (or KEY=VALUE)",
+    )
+    parser.add_argument(
+        "--restarts",
+        choices=["best", "mean"],
+        default="best",
+        help="of an image's restarts, take the one with the lowest downscaling error, or the mean",
+    )
+    parser.add_argument(
+        "--where",
+        type=_condition,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="keep only these values, shown in this order; may be given several times",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="terminal")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 for a mistake in the request."""
+    from pulse_exp.table_formats import render
+
+    given = _parser().parse_args(arguments)
+    try:
+        results = load_results(given.results)
+        table = build_table(
+            results,
+            rows=given.rows,
+            cols=given.cols,
+            blocks=given.blocks,
+            metrics=given.metrics,
+            baseline=given.baseline,
+            restarts=given.restarts,
+            where=dict(given.where),
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for line in results.account.lines():
+        print(line, file=sys.stderr)
+    if given.output:
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(render(table, given.format), encoding="utf-8", newline="\n")
+    else:
+        sys.stdout.write(render(table, given.format, styled=sys.stdout.isatty()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
