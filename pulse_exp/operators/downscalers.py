@@ -1,44 +1,26 @@
 """Downscalers: what the search assumes has happened to the image.
 
 Each maps `[B, 3, H, W]` to `[B, 3, H / factor, W / factor]`, is linear and keeps constant images.
-All are centred: low-res pixel i covers high-res pixels `i·factor ... (i + 1)·factor − 1`.
+All are centred: low-res pixel i covers high-res pixels `i·factor ... (i + 1)·factor − 1`
+(`Nearest` takes one of them).
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from pulse_exp.errors import UserError
-from pulse_exp.operators.separable import Separable, cropping_matrix, reflecting_matrix
-
-MIN_SIGMA = 0.1
-"""A narrower Gaussian is `nearest` by another name."""
-
-
-def cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = −0.5, radius 2."""
-    a, x = -0.5, x.abs()
-    near = ((a + 2) * x - (a + 3)) * x.square() + 1
-    far = a * (((x - 5) * x + 8) * x - 4)
-    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-
-
-def triangle(x: Tensor) -> Tensor:
-    """Linear interpolation, radius 1."""
-    return (1 - x.abs()).clamp(min=0)
-
-
-def box(x: Tensor) -> Tensor:
-    """Nearest neighbour stretched: the plain average, radius 1/2."""
-    return ((x > -0.5) & (x <= 0.5)).to(x.dtype)
-
-
-def lanczos3(x: Tensor) -> Tensor:
-    """Windowed sinc, radius 3."""
-    return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), torch.zeros_like(x))
+from pulse_exp.operators import in_range
+from pulse_exp.operators.filters import (
+    box,
+    cropping_matrix,
+    cubic,
+    lanczos3,
+    nearest_matrix,
+    reflecting_matrix,
+    triangle,
+)
+from pulse_exp.operators.separable import Separable
 
 
 class Bicubic(Separable):
@@ -49,7 +31,7 @@ class Bicubic(Separable):
     """
 
     def axis_matrix(self, size: int) -> Tensor:
-        return reflecting_matrix(size, self.factor, cubic, 2)
+        return reflecting_matrix(size, size // self.factor, cubic, 2)
 
 
 class BicubicPil(Separable):
@@ -59,57 +41,52 @@ class BicubicPil(Separable):
     """
 
     def axis_matrix(self, size: int) -> Tensor:
-        return cropping_matrix(size, self.factor, cubic, 2)
+        return cropping_matrix(size, size // self.factor, cubic, 2)
 
 
 class Bilinear(Separable):
     """Pillow's bilinear reduction: antialiased, a triangle 2·factor wide."""
 
     def axis_matrix(self, size: int) -> Tensor:
-        return cropping_matrix(size, self.factor, triangle, 1)
+        return cropping_matrix(size, size // self.factor, triangle, 1)
 
 
 class Area(Separable):
     """The mean of each factor×factor block (CSGM's super-resolution operator)."""
 
     def axis_matrix(self, size: int) -> Tensor:
-        return cropping_matrix(size, self.factor, box, 0.5)
+        return cropping_matrix(size, size // self.factor, box, 0.5)
 
 
 class Lanczos(Separable):
-    """Pillow's Lanczos reduction: antialiased, six lobes wide."""
+    """Pillow's Lanczos reduction: antialiased, 6·factor wide."""
 
     def axis_matrix(self, size: int) -> Tensor:
-        return cropping_matrix(size, self.factor, lanczos3, 3)
+        return cropping_matrix(size, size // self.factor, lanczos3, 3)
 
 
 class Nearest(Separable):
-    """Takes the pixel just past each block's middle, as Pillow does; it aliases."""
+    """One pixel of each block, the one just past its middle, as Pillow does; it aliases."""
 
     def axis_matrix(self, size: int) -> Tensor:
-        taken = torch.arange(size // self.factor) * self.factor + self.factor // 2
-        return torch.eye(size, dtype=torch.float64)[taken]
+        return nearest_matrix(size, size // self.factor)
 
 
 class Gaussian(Separable):
-    """Gaussian blur, then every factor-th pixel; reflect padding, cut at 4 sigma.
+    """Gaussian blur, then one sample a block; reflect padding, cut at 4 sigma.
 
     Args:
         factor: high-res pixels for one low-res pixel.
-        sigma: standard deviation in low-res pixels: 0.4 is the customary 1.6 high-res pixels
+        sigma: standard deviation in low-res pixels; 0.4 is the customary 1.6 high-res pixels
             at ×4.
     """
 
     def __init__(self, factor: int, sigma: float = 0.5) -> None:
         super().__init__(factor)
-        if not MIN_SIGMA <= sigma < math.inf:
-            raise UserError(
-                f"downscaler.sigma must be at least {MIN_SIGMA} low-res pixels, not {sigma}"
-            )
-        self.sigma = sigma
+        self.sigma = in_range("downscaler.sigma", sigma, 0.1, 4)
 
     def axis_matrix(self, size: int) -> Tensor:
         def kernel(x: Tensor) -> Tensor:
             return torch.exp(-0.5 * (x / self.sigma).square())
 
-        return reflecting_matrix(size, self.factor, kernel, 4 * self.sigma)
+        return reflecting_matrix(size, size // self.factor, kernel, 4 * self.sigma)
