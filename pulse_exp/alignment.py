@@ -2,7 +2,7 @@
 
 Karras, Laine & Aila (CVPR 2019), appendix A, and the numbers of their dataset's published tool.
 Needs Pillow, numpy and SciPy only. A quad is the crop's four corners `[4, 2]` in pixels of the
-photo, x and y, counted from the photo's top left corner, in the order top left, bottom left,
+photo, x and y, whole numbers at the middle of a pixel, in the order top left, bottom left,
 bottom right, top right of the upright face.
 """
 
@@ -18,8 +18,8 @@ Picture = NDArray[np.uint8]
 SUPERSAMPLING = 4
 """The quad is first sampled at this many times the size asked for (FFHQ: 4096 for 1024)."""
 
-ASTRONAUT_CENTER = (224.8, 106.525)
-ASTRONAUT_AXIS = (87.343, 4.828)
+ASTRONAUT_CENTER = (224.875, 106.4)
+ASTRONAUT_AXIS = (86.662, 4.745)
 """The FFHQ quad (`quad_from_axis`) of scikit-image's `astronaut`, so that it needs no detector."""
 
 

@@ -8,6 +8,7 @@ residual network for identity, all on the CPU. They come with the optional extra
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pulse_exp.errors import UserError
 
 REMEDY = "pip install 'pulse-exp[faces]'"
 LANDMARK_MODEL = "shape_predictor_68_face_landmarks.dat"
 IDENTITY_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
+LANDMARK_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ def detect(image: NDArray[np.uint8], upsample: int = 0) -> list[Face]:
     """
     image = _checked(image)
     boxes, scores, _ = _detector().run(image, upsample, 0.0)
-    found = [
-        Face((b.left(), b.top(), b.right() + 1, b.bottom() + 1), _landmarks(image, b), float(score))
-        for b, score in zip(boxes, scores, strict=True)
-    ]
+    found = []
+    for rectangle, score in zip(boxes, scores, strict=True):
+        box = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+        found.append(Face(box, _landmarks(image, box), float(score)))
     return sorted(found, key=lambda face: (-face.size, face.box))
 
 
@@ -92,8 +95,29 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image)
 
 
-def _landmarks(image: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
-    parts = _landmark_model()(image, box).parts()
+def _landmarks(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.float64]:
+    """The 68 landmarks of the face in a box.
+
+    dlib rounds them to pixels, so a small face is enlarged for it: on faces of 20 pixels that
+    halves the error, from 160 pixels on it changes nothing.
+    """
+    left, top, right, bottom = box
+    side = max(right - left, bottom - top, 1)
+    enlarge = math.ceil(LANDMARK_SIDE / side)
+    if enlarge == 1:
+        return _parts(image, box)
+    x, y = left - side // 2, top - side // 2
+    around = Image.fromarray(image).crop((x, y, right + side // 2, bottom + side // 2))
+    size = (around.width * enlarge, around.height * enlarge)
+    large = np.asarray(around.resize(size, Image.Resampling.BICUBIC))
+    inside = tuple(enlarge * (edge - o) for edge, o in zip(box, (x, y, x, y), strict=True))
+    return (_parts(large, inside) + 0.5) / enlarge - 0.5 + np.array([x, y])
+
+
+def _parts(image: NDArray[np.uint8], box: tuple[int, ...]) -> NDArray[np.float64]:
+    left, top, right, bottom = box
+    rectangle = _dlib().rectangle(left, top, right - 1, bottom - 1)
+    parts = _landmark_model()(image, rectangle).parts()
     return np.array([(point.x, point.y) for point in parts], dtype=np.float64)
 
 

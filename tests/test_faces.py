@@ -2,6 +2,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import data, transform
 
 from pulse_exp import faces
@@ -85,3 +86,13 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, absent, package
     faces._detector.cache_clear()
     with pytest.raises(UserError, match=package):
         faces.detect(np.zeros((8, 8, 3), np.uint8))
+
+
+@needs_faces
+def test_landmarks_of_a_small_face_are_finer_than_a_pixel(astronaut):
+    (truth,) = faces.detect(astronaut)
+    small = np.asarray(Image.fromarray(astronaut).resize((200, 200), Image.Resampling.LANCZOS))
+    (face,) = faces.detect(small, upsample=1)
+    expected = (truth.landmarks + 0.5) * 200 / 512 - 0.5
+    error = np.hypot(*(face.landmarks - expected).T)
+    assert error.mean() < 0.7
