@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,16 +14,20 @@ from torch import Tensor, nn
 
 from pulse_exp.errors import UserError
 
+AnyGenerator = TypeVar("AnyGenerator", bound="Generator")
+
 FORMAT = "pulse_exp.generator/1"
 
 ARCHITECTURES = {
     "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:MobileStyleGAN",
+    "stylegan1": "pulse_exp.generators.stylegan1:StyleGAN1",
     "toy": "pulse_exp.generators.toy:ToyGenerator",
 }
 """Name in a file's metadata -> `module:class`; imported only when such a file is loaded."""
 
 SOURCES = {
     "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:load",
+    "stylegan1": "pulse_exp.generators.stylegan1:load",
     "toy": "pulse_exp.generators.toy:load",
 }
 """Name a user may give to `load` -> `module:function` that returns the ready generator."""
@@ -44,6 +48,7 @@ class Generator(nn.Module):
         noise_shapes: `(H, W)` of each noise input, in the order of the layers; empty if none.
         mapping_slope: negative slope of the mapping's last LeakyReLU, which latent spaces undo;
             1 where the mapping ends without one.
+        notes: what the user should know about these weights, such as what the file lacked.
     """
 
     architecture: ClassVar[str]
@@ -54,6 +59,7 @@ class Generator(nn.Module):
     num_ws: int
     noise_shapes: tuple[tuple[int, int], ...] = ()
     mapping_slope: float = 0.2
+    notes: tuple[str, ...] = ()
 
     def mapping(self, z: Float[Tensor, "B z_dim"]) -> Float[Tensor, "B num_ws w_dim"]:
         """Style vectors of standard normal latents."""
@@ -72,6 +78,11 @@ class Generator(nn.Module):
                 None uses the generator's own fixed noise.
         """
         raise NotImplementedError
+
+    @property
+    def w_mean(self) -> Float[Tensor, " w_dim"] | None:
+        """The mean style vector, where it is known."""
+        return None
 
     def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
         """The generator's own fixed noise input of a layer, of unit variance."""
@@ -93,13 +104,17 @@ def save(generator: Generator, path: str | Path, **facts: str) -> None:
         "format": FORMAT,
         "architecture": generator.architecture,
         "config": json.dumps(generator.config, sort_keys=True),
+        "notes": json.dumps(generator.notes),
         **facts,
     }
     save_file(tensors, str(path), metadata=metadata)
 
 
-def read(path: str | Path) -> Generator:
+def read(path: str | Path, **options: Any) -> Generator:
     """The generator in a file written by `save`.
+
+    Args:
+        options: entries of its `config` to change, such as `class_index`.
 
     Raises:
         UserError: the file is not one of ours, is cut, or does not fit its architecture.
@@ -118,25 +133,59 @@ def read(path: str | Path) -> Generator:
             f"{path}: not a generator written by task=convert (architecture {architecture!r}); "
             f"convert the original file first. Known: {', '.join(sorted(ARCHITECTURES))}"
         )
-    generator = resolve(ARCHITECTURES[architecture])(**json.loads(metadata["config"]))
     try:
-        generator.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"{path}: tensors do not fit {architecture}: {error}") from error
+        config, notes = json.loads(metadata["config"]), json.loads(metadata.get("notes", "[]"))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: its metadata is damaged ({error})") from error
+    generator = assemble(resolve(ARCHITECTURES[architecture]), config | options, tensors, path)
+    generator.notes = tuple(notes)
+    return generator
+
+
+def assemble(
+    architecture: type[AnyGenerator],
+    config: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+) -> AnyGenerator:
+    """The frozen generator of a config and its tensors, which come from the file `path`.
+
+    Raises:
+        UserError: they do not fit one another, or a tensor has values that are not finite.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} has values that are not finite: a damaged file")
+    try:
+        generator = architecture(**config)
+        generator.load_state_dict(dict(tensors))
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: does not fit {architecture.architecture}: {reason[:400]}"
+        ) from error
     return freeze(generator)
 
 
 def load(source: str | Path, **options: Any) -> Generator:
-    """A ready, frozen generator, by name (`"toy"`) or from a file written by `save`."""
+    """A ready, frozen generator: by name (`"toy"`), or of a file, ours or an original one.
+
+    Args:
+        source: a key of `SOURCES`, or a path. Of a file the kind is recognised.
+        options: of the source, such as `weights` (a path), or `class_index`.
+
+    Raises:
+        UserError: no such name or file, or a file that cannot be read as a generator.
+    """
     name = str(source)
     if name in SOURCES:
         return resolve(SOURCES[name])(**options)
-    if Path(source).is_file():
-        return read(source)
+    if Path(source).exists():
+        return resolve("pulse_exp.generators.checkpoints:load_checkpoint")(source, **options)
     raise UserError(f"no generator named {name!r} and no such file; names: {', '.join(SOURCES)}")
 
 
-def freeze(generator: Generator) -> Generator:
+def freeze(generator: AnyGenerator) -> AnyGenerator:
     """Eval mode, no parameter requires a gradient."""
     return generator.eval().requires_grad_(False)
 
