@@ -62,7 +62,7 @@ class Account:
             f"{_count(self.used, 'record')} used of {_count(read + len(self.unreadable), 'line')} "
             f"in {_count(len(self.rows), 'file')}"
         )
-        summary += f"; {self.failed} of the records are failed searches." if self.failed else "."
+        summary += f"; {self.failed} of them failed." if self.failed else "."
         lines = [summary]
         lines += [f"{name} holds no records." for name, rows in self.rows.items() if rows == 0]
         lines += _at_most_ten([f"Not used: {where}." for where in self.unreadable])

@@ -9,26 +9,32 @@ dropped; the same command gives the same bytes.
 from __future__ import annotations
 
 import argparse
-import difflib
 import itertools
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pulse_exp.errors import UserError
-from pulse_exp.metrics.catalog import CATALOG, MetricInfo
+from pulse_exp.grouping import (
+    Labels,
+    Restarts,
+    check_key,
+    condition,
+    image_values,
+    metric_info,
+    names,
+    restrict,
+    varying_choices,
+)
+from pulse_exp.metrics.catalog import MetricInfo
 from pulse_exp.results import CHOICES, Results, label_of, load_results, natural_key
 from pulse_exp.statistics import RESAMPLES, bootstrap_interval, holm, paired_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Restarts = Literal["best", "mean"]
-Labels = tuple[str, ...]
-"""One value for each key of an axis."""
 Place = tuple[Labels, Labels, Labels]
 """Block, row and column of a cell."""
 
@@ -167,13 +173,12 @@ def build_table(
     Raises:
         UserError: a key, metric, value or baseline that the records do not have.
     """
-    frame = results.frame
     where = where or {}
-    for axis, keys in (("rows", rows), ("cols", cols), ("blocks", blocks), ("where", where)):
+    frame = restrict(results.frame, where)
+    for axis, keys in (("rows", rows), ("cols", cols), ("blocks", blocks)):
         for key in keys:
-            _check_key(frame, key, axis)
-    frame = _restrict(frame, where)
-    rows = tuple(rows) or _varying_choices(frame, besides=(*cols, *blocks))
+            check_key(frame, key, axis)
+    rows = tuple(rows) or varying_choices(frame, besides=(*cols, *blocks))
     _check_distinct([*rows, *cols, *blocks])
     table = Table(
         row_keys=tuple(rows),
@@ -182,7 +187,7 @@ def build_table(
         rows=_labels(frame, rows, where),
         cols=_labels(frame, cols, where),
         blocks=_labels(frame, blocks, where),
-        metrics=[_metric(frame, key) for key in metrics or _headline(frame)],
+        metrics=[metric_info(frame, key) for key in metrics or _headline(frame)],
     )
     values = _fill(table, frame, restarts)
     if baseline is not None:
@@ -192,85 +197,14 @@ def build_table(
     return table
 
 
-def varying_keys(frame: pd.DataFrame, keys: Iterable[str]) -> list[str]:
-    """Those keys that tell records apart, less those that an earlier one already implies."""
-    chosen: list[str] = []
-    groups = 1
-    for key in keys:
-        combined = frame[[*chosen, key]].map(label_of).drop_duplicates()
-        if len(combined) > groups:
-            groups = len(combined)
-            chosen.append(key)
-    return chosen
-
-
-def setting_keys(frame: pd.DataFrame) -> list[str]:
-    """The dotted names of resolved settings, such as `optimizer.learning_rate`."""
-    return sorted(key for key in frame.columns if "." in key)
-
-
-def _varying_choices(frame: pd.DataFrame, besides: Sequence[str]) -> tuple[str, ...]:
-    choices = [key for key in CHOICES if key in frame and key not in besides]
-    chosen = varying_keys(frame, choices)
-    if not chosen and not besides:
-        chosen = varying_keys(frame, setting_keys(frame))[:1]
-    fallback = [key for key in choices if key == "method"] or choices[:1] or ["config_hash"]
-    return tuple(chosen or fallback)
-
-
-def _check_key(frame: pd.DataFrame, key: str, axis: str) -> None:
-    if key in frame.columns:
-        return
-    choices = [name for name in CHOICES if name in frame]
-    notes = sorted(name for name in frame if name.startswith("note_"))
-    close = difflib.get_close_matches(key, [*choices, *notes, *setting_keys(frame)], n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    more = " and any setting by its dotted name" if setting_keys(frame) else ""
-    raise UserError(
-        f"--{axis}: the records have no {key!r}.{hint} "
-        f"They have {', '.join([*choices, *notes])}{more}."
-    )
-
-
 def _check_distinct(keys: Sequence[str]) -> None:
     twice = sorted({key for key in keys if list(keys).count(key) > 1})
     if twice:
         raise UserError(f"{twice[0]} spans two axes of the table; name it once.")
 
 
-def _metric(frame: pd.DataFrame, key: str) -> MetricInfo:
-    from pandas.api.types import is_numeric_dtype
-
-    if key in frame and key in CATALOG and frame[key].notna().any():
-        return CATALOG[key]
-    if key in frame and key not in CATALOG and is_numeric_dtype(frame[key]):
-        return MetricInfo(key, key, "", -math.inf, math.inf, None, 3, f"{key} of the records.")
-    there = [name for name in CATALOG if name in frame and frame[name].notna().any()]
-    if key in CATALOG:
-        raise UserError(
-            f"--metrics: none of these records has {key}; it can be added without searching again "
-            f"(task=measure results=DIR). They have {', '.join(there)}."
-        )
-    close = difflib.get_close_matches(key, list(CATALOG), n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(f"--metrics: no metric {key!r}.{hint} The records have {', '.join(there)}.")
-
-
 def _headline(frame: pd.DataFrame) -> list[str]:
     return [key for key in HEADLINE if key in frame and frame[key].notna().any()]
-
-
-def _restrict(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    for key, wanted in where.items():
-        labels = frame[key].map(label_of)
-        for value in wanted:
-            if value not in set(labels):
-                there = ", ".join(sorted(set(labels), key=natural_key))
-                raise UserError(f"--where: no record has {key}={value}; they have {there}.")
-        frame = frame[labels.isin(list(wanted))]
-    if frame.empty:
-        raise UserError("--where: no record fulfils all the conditions together.")
-    return frame
 
 
 def _labels(
@@ -313,26 +247,6 @@ def _fill(
             values[place, metric.key] = of_images
             table.cells[place, metric.key] = _cell(of_images, metric)
     return values
-
-
-def image_values(part: pd.DataFrame, metric: MetricInfo, restarts: Restarts) -> pd.Series:
-    """One value an image, by image id: of its selected restart, averaged over the runs in `part`.
-
-    A metric of a whole run gives one value a run instead.
-    """
-    finished = part[part["status"] != "failed"]
-    if metric.scope == "run":
-        return finished.groupby("config_hash")[metric.key].first().dropna()
-    # Every search counts for the success rate; elsewhere a failed one has no value.
-    usable = part if metric.key == "solved" else finished
-    if restarts == "best":
-        # Failed searches come last; ties, and rows without an error, go to the first restart.
-        keys = [key for key in ("failed", "lr_mse", "restart") if key in {*usable, "failed"}]
-        usable = usable.assign(failed=usable["status"] == "failed").sort_values(keys)
-        of_runs = usable.drop_duplicates(["config_hash", "image"]).set_index("image")[metric.key]
-    else:
-        of_runs = usable.groupby(["config_hash", "image"])[metric.key].mean()
-    return of_runs.dropna().groupby(level="image").mean().sort_index()
 
 
 def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
@@ -503,17 +417,6 @@ def to_wandb(table: Table) -> Any:
     return wandb.Table(dataframe=table.tidy())
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _condition(text: str) -> tuple[str, list[str]]:
-    key, equals, values = text.partition("=")
-    if not equals or not _names(values):
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value[,value...]")
-    return key.strip(), _names(values)
-
-
 def _parser() -> argparse.ArgumentParser:
     from pulse_exp.table_formats import FORMATS
 
@@ -529,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
         ("blocks", "the same for blocks of rows"),
         ("metrics", f"what to show (default, as far as there: {','.join(HEADLINE)})"),
     ):
-        parser.add_argument(f"--{axis}", type=_names, default=[], metavar="KEY,...", help=what)
+        parser.add_argument(f"--{axis}", type=names, default=[], metavar="KEY,...", help=what)
     parser.add_argument(
         "--baseline",
         metavar="VALUE",
@@ -543,7 +446,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--where",
-        type=_condition,
+        type=condition,
         action="append",
         default=[],
         metavar="KEY=VALUE,...",

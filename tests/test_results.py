@@ -17,9 +17,7 @@ def test_reads_a_multirun_folder_with_derived_numbers(tmp_path):
     solved = frame[frame["status"] == "solved"].iloc[0]
     expected = solved["seconds"] * solved["solved_step"] / solved["steps"]
     assert solved["seconds_to_solve"] == pytest.approx(expected)
-    assert results.account.lines() == [
-        "32 records used of 32 lines in 4 files; 1 of the records are failed searches."
-    ]
+    assert results.account.lines() == ["32 records used of 32 lines in 4 files; 1 of them failed."]
 
 
 def test_any_order_and_repetition_of_the_arguments_gives_the_same_frame(tmp_path):

@@ -1,0 +1,216 @@
+"""Grids of pictures: samples beside their input and truth, and where restarts differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pulse_exp.errors import UserError
+from pulse_exp.figure_style import MUTED, style
+from pulse_exp.grouping import Labels, best_restarts, compared_groups, counts_of, restrict
+from pulse_exp.results import Results, natural_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+TILE = 1.15
+"""Side of a picture in a grid, in inches; its pixels are at most `TILE_PIXELS` a side."""
+TILE_PIXELS = 256
+
+
+def samples_figure(
+    results: Results,
+    by: Sequence[str] = (),
+    where: Mapping[str, Sequence[str]] | None = None,
+    images: int = 6,
+) -> Figure:
+    """Pictures: a column an image, a row each combination of `by`, between low-res and truth.
+
+    Of an image's restarts the one with the lowest downscaling error is shown.
+    """
+    frame = restrict(results.frame, where or {})
+    columns = _shown_images(frame, images)
+    rows: list[tuple[str, list[_Tile]]] = []
+    parts = compared_groups(frame, by)[1]
+    rows += _input_rows(parts, columns)
+    for labels, part in parts:
+        chosen = best_restarts(part).drop_duplicates("image").set_index("image")
+        rows.append((", ".join(labels), [_result_tile(chosen, image) for image in columns]))
+    folders = _folders_by_image(frame)
+    truth = [_first_picture(folders, "hr", image) for image in columns]
+    if any(tile.pixels is not None for tile in truth):
+        rows.append(("Truth", truth))
+    return _grid(rows, columns, _note(frame, columns))
+
+
+def diversity_figure(
+    results: Results,
+    by: Sequence[str] = (),
+    where: Mapping[str, Sequence[str]] | None = None,
+    images: int = 6,
+) -> Figure:
+    """Per-pixel standard deviation over the restarts of an image, averaged over the channels.
+
+    Raises:
+        UserError: no image has two results.
+    """
+    frame = restrict(results.frame, where or {})
+    columns = _shown_images(frame, images)
+    parts = compared_groups(frame, by)[1]
+    rows = _input_rows(parts, columns)
+    for labels, part in parts:
+        rows.append((", ".join(labels), [_deviation_tile(part, image) for image in columns]))
+    maps = [tile for _, tiles in rows for tile in tiles if tile.is_map]
+    if not maps:
+        raise UserError("No image has results of two restarts: run with restarts=2 or more.")
+    return _grid(rows, columns, f"Standard deviation over restarts. {_note(frame, columns)}")
+
+
+def _note(frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    hidden = frame["image"].nunique() - len(columns)
+    return counts_of(frame) + (f" The first {len(columns)} images are shown." if hidden else "")
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A picture of a grid `[H, W, 3]` or a map `[H, W]`, or words in its place."""
+
+    pixels: NDArray[np.float64] | None = None
+    words: str = ""
+
+    @property
+    def is_map(self) -> bool:
+        return self.pixels is not None and self.pixels.ndim == 2
+
+
+def _shown_images(frame: pd.DataFrame, limit: int) -> list[str]:
+    return sorted({str(image) for image in frame["image"]}, key=natural_key)[:limit]
+
+
+def _folders_by_image(frame: pd.DataFrame) -> dict[str, list[str]]:
+    groups = frame.groupby(frame["image"].map(str))["run_folder"]
+    return {str(image): sorted(set(folders), key=natural_key) for image, folders in groups}
+
+
+def _picture(path: Path, pixels: int = TILE_PIXELS) -> _Tile:
+    """The picture with at most so many pixels a side, or words where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            rgb = picture.convert("RGB")
+    except OSError:
+        return _Tile(words="no picture")
+    rgb.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    return _Tile(np.asarray(rgb, dtype=np.float64) / 255)
+
+
+def _first_picture(folders: Mapping[str, Sequence[str]], kind: str, image: str) -> _Tile:
+    for folder in folders.get(image, []):
+        tile = _picture(Path(folder) / kind / f"{image}.png")
+        if tile.pixels is not None:
+            return tile
+    return _Tile(words="none")
+
+
+def _input_rows(
+    parts: Sequence[tuple[Labels, pd.DataFrame]], columns: Sequence[str]
+) -> list[tuple[str, list[_Tile]]]:
+    """The low-res inputs: one row where all groups saw the same, else one for each group."""
+    rows: list[tuple[str, list[_Tile]]] = []
+    for labels, part in parts:
+        folders = _folders_by_image(part)
+        tiles = [_first_picture(folders, "lr", image) for image in columns]
+        if not any(_same(tiles, other) for _, other in rows):
+            rows.append((", ".join(["Low-res", *labels]), tiles))
+    return [("Low-res", rows[0][1])] if len(rows) == 1 else rows
+
+
+def _same(tiles: Sequence[_Tile], others: Sequence[_Tile]) -> bool:
+    return all(
+        (a.pixels is None and b.pixels is None)
+        or (a.pixels is not None and b.pixels is not None and np.array_equal(a.pixels, b.pixels))
+        for a, b in zip(tiles, others, strict=True)
+    )
+
+
+def _result_tile(chosen: pd.DataFrame, image: str) -> _Tile:
+    if image not in chosen.index:
+        return _Tile(words="no record")
+    row = chosen.loc[image]
+    if row["status"] == "failed":
+        return _Tile(words="failed")
+    return _picture(Path(row["run_folder"]) / "sr" / f"{image}-{row['restart']}.png")
+
+
+def _deviation_tile(part: pd.DataFrame, image: str) -> _Tile:
+    """The map of the first run that has two results of the image, taken at full size."""
+    from PIL import Image
+
+    rows = part[(part["image"].map(str) == image) & (part["status"] != "failed")]
+    for _, run in rows.groupby("config_hash"):
+        paths = [
+            Path(folder) / "sr" / f"{image}-{restart}.png"
+            for folder, restart in zip(run["run_folder"], run["restart"], strict=True)
+        ]
+        tiles = [_picture(path, pixels=1 << 16) for path in paths]
+        pictures = [tile.pixels for tile in tiles if tile.pixels is not None]
+        if len(pictures) > 1:
+            deviation = np.stack(pictures).std(axis=0).mean(axis=-1)
+            shrunk = Image.fromarray(deviation.astype(np.float32))
+            shrunk.thumbnail((TILE_PIXELS, TILE_PIXELS), Image.Resampling.BOX)
+            return _Tile(np.asarray(shrunk, dtype=np.float64))
+    return _Tile(words="no two results")
+
+
+def _grid(rows: Sequence[tuple[str, list[_Tile]]], columns: Sequence[str], note: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    maps = [tile.pixels for _, tiles in rows for tile in tiles if tile.is_map]
+    brightest = max((float(pixels.max()) for pixels in maps if pixels is not None), default=1.0)
+    with style():
+        figure = Figure(
+            figsize=(TILE * len(columns) + 1.3, TILE * len(rows) + 0.5), layout="compressed"
+        )
+        axes = figure.subplots(len(rows), len(columns), squeeze=False)
+        shown_map = None
+        for r, (name, tiles) in enumerate(rows):
+            for c, tile in enumerate(tiles):
+                drawn = _draw_tile(axes[r, c], tile, brightest)
+                shown_map = drawn if tile.is_map else shown_map
+            axes[r, 0].set_ylabel(
+                name.replace(", ", ",\n"), rotation=0, ha="right", va="center", labelpad=6
+            )
+        for c, image in enumerate(columns):
+            axes[0, c].set_title(image, size=7, color=MUTED)
+        if shown_map is not None:
+            bar = figure.colorbar(shown_map, ax=axes, shrink=0.5, aspect=25, pad=0.01)
+            bar.set_label("Standard deviation of a pixel (0 to 1)")
+            bar.outline.set_visible(False)  # type: ignore[operator]
+        figure.supxlabel(note, size=7, color=MUTED)
+    return figure
+
+
+def _draw_tile(axes: Axes, tile: _Tile, brightest: float) -> Any:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if tile.pixels is None:
+        axes.set_facecolor("#f0f0f0")
+        axes.set_box_aspect(1)
+        axes.text(0.5, 0.5, tile.words, ha="center", va="center", color=MUTED, size=7,
+                  transform=axes.transAxes)  # fmt: skip
+        return None
+    if tile.is_map:
+        return axes.imshow(tile.pixels, cmap="magma", vmin=0, vmax=brightest)
+    blocky = max(tile.pixels.shape) <= 64  # a low-res input shows its pixels
+    return axes.imshow(tile.pixels, interpolation="nearest" if blocky else "antialiased")
