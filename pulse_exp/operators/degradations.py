@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pulse_exp.errors import UserError
 from pulse_exp.operators import Downscaler, in_range
+from pulse_exp.operators.downscalers import KINDS
 
 STAGES = ("hr", "reduction", "lr")
 
@@ -86,12 +87,21 @@ class Chain:
 
 
 class WrongDownscaler:
-    """Reduces the truth with an operator that the search does not assume."""
+    """Reduces the truth with an operator that the search does not assume.
+
+    Args:
+        factor: the same as that of the assumed downscaler.
+        kind: a name in `downscalers.KINDS`.
+    """
 
     stage = "reduction"
 
-    def __init__(self, downscaler: Downscaler) -> None:
-        self.downscaler = downscaler
+    def __init__(self, factor: int, kind: str = "area") -> None:
+        if kind not in KINDS:
+            raise UserError(
+                f"degradation.wrong_downscaler.kind={kind}: choose one of {', '.join(KINDS)}"
+            )
+        self.downscaler = KINDS[kind](factor)
 
     def __call__(self, image: Float[Tensor, "3 H W"], rng: torch.Generator) -> Tensor:
         return self.downscaler(image[None])[0]

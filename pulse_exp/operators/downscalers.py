@@ -90,3 +90,15 @@ class Gaussian(Separable):
             return torch.exp(-0.5 * (x / self.sigma).square())
 
         return reflecting_matrix(size, size // self.factor, kernel, 4 * self.sigma)
+
+
+KINDS: dict[str, type[Separable]] = {
+    "bicubic": Bicubic,
+    "bicubic_pil": BicubicPil,
+    "bilinear": Bilinear,
+    "area": Area,
+    "lanczos": Lanczos,
+    "nearest": Nearest,
+    "gaussian": Gaussian,
+}
+"""By the name that the configuration uses."""

@@ -21,10 +21,21 @@ LARGEST_MATRIX = 2**31
 
 
 class Identity:
-    """Measures every pixel: projection of an image onto the generator's range (inversion)."""
+    """Measures every pixel: the generator is searched for the image itself (inversion).
 
-    factor = 1
+    Args:
+        factor: 1; no reduction is possible.
+    """
+
     is_image = True
+
+    def __init__(self, factor: int = 1) -> None:
+        if factor != 1:
+            raise UserError(
+                f"downscaler.factor={factor}: this measurement does not reduce the image; "
+                "set downscaler.factor=1, or choose downscaler=masked_bicubic for a mask"
+            )
+        self.factor = factor
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return height, width
@@ -43,7 +54,8 @@ class Mask(Identity):
     hidden, an eps of 1e-3 is 2e-3 on the visible ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, factor: int = 1) -> None:
+        super().__init__(factor)
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def visible(self, height: int, width: int) -> Float[Tensor, "H W"]:
@@ -66,14 +78,20 @@ class BlockMask(Mask):
     """Hides one rectangle. All four numbers are parts of the image's side, from 0 to 1.
 
     Args:
+        factor: 1; no reduction is possible.
         top, left: where the hidden rectangle begins.
         height, width: how far it reaches; what lies outside the image is ignored.
     """
 
     def __init__(
-        self, top: float = 0.25, left: float = 0.25, height: float = 0.5, width: float = 0.5
+        self,
+        factor: int = 1,
+        top: float = 0.25,
+        left: float = 0.25,
+        height: float = 0.5,
+        width: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(factor)
         self.top = in_range("downscaler.top", top, 0, 1)
         self.left = in_range("downscaler.left", left, 0, 1)
         self.height = in_range("downscaler.height", height, 0, 1)
@@ -90,8 +108,8 @@ class BlockMask(Mask):
 class RandomMask(Mask):
     """Hides each pixel with probability `rate`; one mask for all images, fixed by `seed`."""
 
-    def __init__(self, rate: float = 0.5, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(self, factor: int = 1, rate: float = 0.5, seed: int = 0) -> None:
+        super().__init__(factor)
         self.rate = in_range("downscaler.rate", rate, 0, 1)
         self.seed = seed
 

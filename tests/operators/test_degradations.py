@@ -17,7 +17,7 @@ from pulse_exp.operators.degradations import (
     WrongDownscaler,
     quantise,
 )
-from pulse_exp.operators.downscalers import Area, Bicubic, Nearest
+from pulse_exp.operators.downscalers import Area, Bicubic
 from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.operators.second_order import SecondOrder
 from pulse_exp.seeding import random_generator
@@ -34,7 +34,7 @@ STEPS = {
     "grey": Grey(),
     "block_mask": HiddenBlock(),
     "random_mask": HiddenPixels(),
-    "wrong_downscaler": WrongDownscaler(Nearest(4)),
+    "wrong_downscaler": WrongDownscaler(4, "nearest"),
     "second_order": SecondOrder(4),
 }
 RANDOM = set(STEPS) - {"gaussian_blur", "defocus", "jpeg", "grey", "wrong_downscaler"}
@@ -152,7 +152,7 @@ def test_the_chain_keeps_its_order():
 
 
 def test_a_wrong_downscaler_takes_the_place_of_the_assumed_one():
-    lr = Chain({"wrong": WrongDownscaler(Area(4))}, Bicubic(4))(picture(), rng())
+    lr = Chain({"wrong": WrongDownscaler(4, "area")}, Bicubic(4))(picture(), rng())
     assert torch.equal(lr, quantise(Area(4)(picture()[None])[0]))
 
 
@@ -163,13 +163,13 @@ def test_measurements_that_are_no_image_stay_as_they_are():
 
 
 def test_impossible_chains_are_refused():
-    two = {"wrong": WrongDownscaler(Area(4)), "second": SecondOrder(4)}
+    two = {"wrong": WrongDownscaler(4, "area"), "second": SecondOrder(4)}
     with pytest.raises(UserError, match=r"wrong\+second"):
         Chain(two, Bicubic(4))
     with pytest.raises(UserError, match="degradation=none"):
         Chain({"noise": GaussianNoise()}, GaussianMeasurements())
     with pytest.raises(UserError, match="same factor"):
-        Chain({"wrong": WrongDownscaler(Area(8))}, Bicubic(4))(picture(), rng())
+        Chain({"wrong": WrongDownscaler(8)}, Bicubic(4))(picture(), rng())
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,7 @@ def test_impossible_chains_are_refused():
         (lambda: MotionBlur(0), "motion_blur.length"),
         (lambda: Defocus(float("nan")), "defocus.radius"),
         (lambda: Jpeg(100), "jpeg.quality"),
+        (lambda: WrongDownscaler(4, "cubic"), "wrong_downscaler.kind"),
         (lambda: SecondOrder(0), "second_order.factor"),
     ],
 )

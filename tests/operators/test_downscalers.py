@@ -8,6 +8,7 @@ from PIL import Image
 
 from pulse_exp.errors import UserError
 from pulse_exp.operators.downscalers import (
+    KINDS,
     Area,
     Bicubic,
     BicubicPil,
@@ -17,7 +18,7 @@ from pulse_exp.operators.downscalers import (
     Nearest,
 )
 
-ALL = [Area, Bicubic, BicubicPil, Bilinear, Gaussian, Lanczos, Nearest]
+ALL = list(KINDS.values())
 PILLOW = {
     Area: Image.Resampling.BOX,
     BicubicPil: Image.Resampling.BICUBIC,

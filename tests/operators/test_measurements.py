@@ -76,6 +76,8 @@ def test_impossible_measurements_are_refused():
         GaussianMeasurements(factor=32).output_size(1024, 1024)
     with pytest.raises(UserError, match="not a multiple"):
         Composed(5, Area, GaussianMeasurements(factor=2))
+    with pytest.raises(UserError, match="factor=1"):
+        BlockMask(factor=4)
     with pytest.raises(UserError, match="rate"):
         RandomMask(rate=1.5)
     with pytest.raises(UserError, match="does not divide"):
