@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from pulse_exp.errors import UserError
+from pulse_exp.metrics.portraits import Portrait, portraits
 
 METRICS = {
     "niqe": "pulse_exp.metrics.naturalness:Niqe",
@@ -20,6 +23,16 @@ METRICS = {
     "ms_ssim": "pulse_exp.metrics.fidelity:MsSsim",
     "lr_psnr": "pulse_exp.metrics.fidelity:LrPsnr",
     "lr_ssim": "pulse_exp.metrics.fidelity:LrSsim",
+    "lpips": "pulse_exp.metrics.perceptual:Lpips",
+    "fid": "pulse_exp.metrics.perceptual:Fid",
+    "kid": "pulse_exp.metrics.perceptual:Kid",
+    "identity": "pulse_exp.metrics.identity:Identity",
+    "identity_lr": "pulse_exp.metrics.identity:InputIdentity",
+    "landmark_error": "pulse_exp.metrics.landmarks:LandmarkError",
+    "skin_tone": "pulse_exp.metrics.skin_tone:SkinTone",
+    "skin_tone_drift": "pulse_exp.metrics.skin_tone:SkinToneDrift",
+    "diversity_rmse": "pulse_exp.metrics.diversity:ImageDiversity",
+    "diversity_identity": "pulse_exp.metrics.diversity:FaceDiversity",
 }
 """Name a user chooses -> `module:class`; imported only when it is chosen."""
 
@@ -56,7 +69,25 @@ class Restoration:
             raise MetricUnavailable("the true image is not known")
         return self.hr
 
+    @cached_property
+    def sr_portraits(self) -> list[Portrait]:
+        """The results with the faces found in them; found once, for all metrics."""
+        return portraits(self.sr)
 
+    @cached_property
+    def hr_portraits(self) -> list[Portrait]:
+        """The truths with the faces found in them; raises MetricUnavailable without truths."""
+        return portraits(self.truth)
+
+    @cached_property
+    def lr_portraits(self) -> list[Portrait]:
+        """The low-res inputs, enlarged by Pillow's bicubic, with the faces found in them."""
+        size = list(self.sr.shape[2:])
+        enlarged = F.interpolate(self.lr.float().cpu(), size, mode="bicubic", antialias=True)
+        return portraits(enlarged.clamp(0, 1))
+
+
+@runtime_checkable
 class Metric(Protocol):
     """Measures each row by itself: a batch gives what its rows give one by one.
 
@@ -76,23 +107,75 @@ class Metric(Protocol):
         ...
 
 
-def load(name: str) -> Metric:
-    """The metric of that name, ready to call."""
+@runtime_checkable
+class RunMetric(Protocol):
+    """Measures rows by the other rows of a run: sees all batches, then gives one value a row.
+
+    Attributes: as of `Metric`.
+    """
+
+    keys: tuple[str, ...]
+    needs_truth: bool
+
+    def update(self, restoration: Restoration) -> None:
+        """Takes in a batch. Raises MetricUnavailable where the metric cannot be measured."""
+        ...
+
+    def compute(self) -> dict[str, Float[Tensor, " N"]]:
+        """One value for each of the N rows seen, in their order; NaN where it is not defined.
+
+        Raises MetricUnavailable where no row can have a value.
+        """
+        ...
+
+
+def load(name: str) -> Metric | RunMetric:
+    """The metric of that name, ready for its first batch."""
     if name not in METRICS:
         raise UserError(f"no metric named {name!r}; choose from: {', '.join(METRICS)}")
     module, _, attribute = METRICS[name].partition(":")
-    return cast(Metric, getattr(import_module(module), attribute)())
+    metric: Metric | RunMetric = getattr(import_module(module), attribute)()
+    return metric
 
 
-def measure(
-    metrics: Iterable[Metric], restoration: Restoration
-) -> tuple[dict[str, Float[Tensor, " B"]], dict[str, str]]:
-    """Every key's values, one a row, and the reasons of the keys that are missing."""
-    values: dict[str, Tensor] = {}
-    missing: dict[str, str] = {}
-    for metric in metrics:
-        try:
-            values |= metric(restoration)
-        except MetricUnavailable as unavailable:
-            missing |= dict.fromkeys(metric.keys, str(unavailable))
-    return values, missing
+class Measurement:
+    """The chosen metrics over the batches of one run.
+
+    `batch` measures what each batch allows by itself and is called once for each, in order;
+    `finish` gives what only the whole run allows.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        metrics = [load(name) for name in names]
+        self.row_metrics = [metric for metric in metrics if isinstance(metric, Metric)]
+        self.run_metrics = [metric for metric in metrics if isinstance(metric, RunMetric)]
+        self._unavailable: dict[str, str] = {}
+
+    def batch(self, restoration: Restoration) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values `[B]` by key, and for the keys that are missing the reason."""
+        values: dict[str, Tensor] = {}
+        missing: dict[str, str] = {}
+        for metric in self.row_metrics:
+            try:
+                values |= metric(restoration)
+            except MetricUnavailable as unavailable:
+                missing |= dict.fromkeys(metric.keys, str(unavailable))
+        for run_metric in self.run_metrics:
+            try:
+                run_metric.update(restoration)
+            except MetricUnavailable as unavailable:
+                self._unavailable |= dict.fromkeys(run_metric.keys, str(unavailable))
+        return values, missing
+
+    def finish(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Values `[N]` by key for all rows seen, and for the keys that are missing the reason."""
+        values: dict[str, Tensor] = {}
+        missing = dict(self._unavailable)
+        for metric in self.run_metrics:
+            if metric.keys[0] in missing:
+                continue
+            try:
+                values |= metric.compute()
+            except MetricUnavailable as unavailable:
+                missing |= dict.fromkeys(metric.keys, str(unavailable))
+        return values, missing

@@ -103,23 +103,27 @@ _INFOS = [
     ),
     # The person.
     MetricInfo(
-        "identity", "Identity distance", "", 0, 2, True, 3,
+        "identity", "Identity distance", "", 0, inf, True, 3,
         "Distance of the face embeddings of result and truth; below 0.6 dlib calls two pictures "
         "one person.",
         needs_truth=True,
     ),
     MetricInfo(
-        "identity_lr", "Identity distance to input", "", 0, 2, True, 3,
+        "identity_lr", "Identity distance to input", "", 0, inf, True, 3,
         "Distance of the face embeddings of the result and of the enlarged low-res input.",
     ),
     MetricInfo(
         "landmark_error", "Landmark error", "", 0, inf, True, 4,
-        "Mean distance of 68 facial landmarks from the truth's, over the distance of its eyes.",
+        "Mean distance of 68 facial landmarks from the truth's, over its outer eye corners'.",
         needs_truth=True,
     ),
     MetricInfo(
         "skin_tone", "Skin tone (ITA)", "°", -180, 180, None, 1,
         "Individual typology angle of the result's facial skin; larger is lighter.",
+    ),
+    MetricInfo(
+        "skin_tone_hr", "Skin tone of the truth (ITA)", "°", -180, 180, None, 1,
+        "Individual typology angle of the truth's facial skin.", needs_truth=True,
     ),
     MetricInfo(
         "skin_tone_drift", "Skin tone drift", "°", -180, 180, None, 1,
@@ -145,7 +149,7 @@ _INFOS = [
         "Mean root-mean-square difference from the other restarts' results of the same image.",
     ),
     MetricInfo(
-        "diversity_identity", "Diversity of faces", "", 0, 2, False, 3,
+        "diversity_identity", "Diversity of faces", "", 0, inf, False, 3,
         "Mean distance of the face embedding from the other restarts' of the same image.",
     ),
     # What it cost.
