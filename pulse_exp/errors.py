@@ -1,4 +1,4 @@
-"""The one exception that speaks to the user."""
+"""The exceptions that speak to the user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,11 @@ class UserError(Exception):
 
     `run.py` prints it as one line without a traceback; `debug=true` shows the traceback.
     """
+
+    exit_code = 2
+
+
+class OutputError(UserError):
+    """Results could not be written (a full disk, a folder without permission)."""
+
+    exit_code = 1

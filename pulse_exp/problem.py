@@ -50,12 +50,14 @@ class Candidate:
         image, restart: which search this is.
         status: "solved" (some step was within eps), "unsolved", or "failed".
         reason: why it failed; empty otherwise.
-        sr: the best image by downscaling error `[3, H, W]`; None when failed.
+        sr: the image of the best point `[3, H, W]`, None when failed. Best is the point nearest
+            to the prior among those within eps, or the lowest downscaling error if none was.
         variables: the latent variables that made it, by name.
-        lr_mse: mean squared error between the downscaled result and the low-res input.
+        lr_mse: its downscaling error, the mean squared error to the low-res input.
         steps: optimiser steps that were run; best_step: the step of the best point (0 = start);
             solved_step: the first step within eps, None if there was none.
-        seconds: wall time of the batch's search divided by its rows, without evaluation.
+        seconds: its share of the wall time of the batches it was in, without evaluation.
+        curves: every term and `lr_mse` at each step, `steps + 1` values each.
     """
 
     image: str
@@ -69,4 +71,4 @@ class Candidate:
     best_step: int = 0
     solved_step: int | None = None
     seconds: float = 0.0
-    extras: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)

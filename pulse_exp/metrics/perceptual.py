@@ -16,7 +16,6 @@ from torch import Tensor
 from pulse_exp.metrics.base import MetricUnavailable, Restoration
 
 REMEDY = "pip install 'pulse-exp[perceptual]', with access to the network for their weights"
-WHOLE_RUN = "measured over all results of a finished run: task=measure results=DIR"
 
 
 class Lpips:
@@ -67,16 +66,13 @@ class Fid:
 
         return _built("FID", build)
 
-    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
-        raise MetricUnavailable(WHOLE_RUN)
-
     def update(self, restoration: Restoration) -> None:
         _show(self.network, restoration)
         self.rows += len(restoration.sr)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, Tensor]:
         _refuse_single("FID", self.rows)
-        return {"fid": self.network.compute().item()}
+        return {"fid": self.network.compute().double().expand(self.rows)}
 
 
 class Kid:
@@ -100,20 +96,17 @@ class Kid:
 
         return _built("KID", build)
 
-    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
-        raise MetricUnavailable(WHOLE_RUN)
-
     def update(self, restoration: Restoration) -> None:
         _show(self.network, restoration)
         self.rows += len(restoration.sr)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, Tensor]:
         _refuse_single("KID", self.rows)
         self.network.subset_size = self.rows  # all of them, so nothing is left to chance
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             mean, _ = self.network.compute()
-        return {"kid": mean.item()}
+        return {"kid": mean.double().expand(self.rows)}
 
 
 def _built(name: str, build: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import linalg
 
-from pulse_exp.metrics import Restoration, load, measure, measure_run
+from pulse_exp.metrics import Measurement, Restoration
 from pulse_exp.metrics.perceptual import Fid, Kid, Lpips
 
 PACKAGES = {"lpips": "torchvision", "fid": "torch_fidelity", "kid": "torch_fidelity"}
@@ -28,20 +28,15 @@ def restoration():
     return Restoration(sr=sr * 0.8, lr=sr, sr_lr=sr, hr=hr, images=tuple("abcdefghijkl"))
 
 
-def reason_missing(name, restoration):
-    if name == "lpips":
-        values, missing = measure([load(name)], restoration)
-    else:
-        values, missing = measure_run([load(name)], lambda: [restoration])
-    assert values == {}
-    return missing[name]
-
-
 @pytest.mark.parametrize("name", PACKAGES)
 def test_without_package_the_metric_is_missing_with_reason_and_remedy(name, restoration):
     if importlib.util.find_spec(PACKAGES[name]):
         pytest.skip(f"{PACKAGES[name]} is installed")
-    reason = reason_missing(name, restoration)
+    measurement = Measurement([name])
+    values, missing = measurement.batch(restoration)
+    late_values, late_missing = measurement.finish()
+    assert values == late_values == {}
+    reason = (missing | late_missing)[name]
     assert "nstall" in reason
     assert "pulse-exp[perceptual]" in reason
 
@@ -54,7 +49,10 @@ def test_weights_that_cannot_be_fetched_make_it_missing(name, restoration, monke
     for target in ("lpip.LearnedPerceptualImagePatchSimilarity", "fid.FrechetInceptionDistance"):
         monkeypatch.setattr(f"torchmetrics.image.{target}", fails)
     monkeypatch.setattr("torchmetrics.image.kid.KernelInceptionDistance", fails)
-    assert "no route to host" in reason_missing(name, restoration)
+    measurement = Measurement([name])
+    _, missing = measurement.batch(restoration)
+    _, late = measurement.finish()
+    assert "no route to host" in (missing | late)[name]
 
 
 def test_fid_is_the_frechet_distance_of_results_and_truths(restoration):
@@ -65,7 +63,7 @@ def test_fid_is_the_frechet_distance_of_results_and_truths(restoration):
     for rows in (slice(0, 5), slice(5, 12)):
         part = [x[rows] for x in (restoration.sr, restoration.lr, restoration.hr)]
         fid.update(Restoration(sr=part[0], lr=part[1], sr_lr=part[1], hr=part[2]))
-    value = fid.compute()["fid"]
+    values = fid.compute()["fid"]
     real, fake = (
         Moments()((x * 255).round()).double().numpy() for x in (restoration.hr, restoration.sr)
     )
@@ -73,7 +71,9 @@ def test_fid_is_the_frechet_distance_of_results_and_truths(restoration):
     expected = np.sum((real.mean(0) - fake.mean(0)) ** 2) + np.trace(
         cov_real + cov_fake - 2 * linalg.sqrtm(cov_real @ cov_fake).real
     )
-    assert value == pytest.approx(expected, rel=1e-3)
+    assert values.shape == (12,)
+    assert values[0].item() == pytest.approx(expected, rel=1e-3)
+    assert values.unique().numel() == 1
 
 
 def test_kid_uses_every_row_and_leaves_the_random_state_alone(restoration):
@@ -83,7 +83,7 @@ def test_kid_uses_every_row_and_leaves_the_random_state_alone(restoration):
     kid.network = KernelInceptionDistance(feature=Moments(), subsets=1)
     kid.update(restoration)
     state = torch.get_rng_state()
-    value = kid.compute()["kid"]
+    values = kid.compute()["kid"]
     assert torch.equal(state, torch.get_rng_state())
     real, fake = (
         Moments()((x * 255).round()).double().numpy() for x in (restoration.hr, restoration.sr)
@@ -94,7 +94,8 @@ def test_kid_uses_every_row_and_leaves_the_random_state_alone(restoration):
 
     within = sum((kernel(x, x).sum() - np.trace(kernel(x, x))) / (12 * 11) for x in (real, fake))
     expected = within - 2 * kernel(real, fake).mean()
-    assert value == pytest.approx(expected, abs=1e-6)
+    assert values.shape == (12,)
+    assert values[0].item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_lpips_is_asked_row_by_row(restoration):
@@ -119,13 +120,18 @@ def test_lpips_is_asked_row_by_row(restoration):
     torch.testing.assert_close(values, expected.double())
 
 
-@pytest.mark.parametrize("name", ["fid", "kid"])
-def test_a_set_distance_needs_a_finished_run_of_several_results(name, restoration):
-    metric = load(name)
-    _, missing = measure([metric], restoration)
-    assert "task=measure" in missing[name]
-    metric.network = torch.nn.Identity()
-    values, missing = measure_run([metric, load("psnr")], list)
+def test_a_single_result_has_no_set_distance(restoration):
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    measurement = Measurement(["fid"])
+    measurement.run_metrics[0].network = FrechetInceptionDistance(feature=Moments())
+    one = Restoration(
+        sr=restoration.sr[:1],
+        lr=restoration.lr[:1],
+        sr_lr=restoration.lr[:1],
+        hr=restoration.hr[:1],
+    )
+    measurement.batch(one)
+    values, missing = measurement.finish()
     assert values == {}
-    assert set(missing) == {name}
-    assert "two results" in missing[name]
+    assert "two results" in missing["fid"]

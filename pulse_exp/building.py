@@ -1,0 +1,90 @@
+"""From a composed configuration to the objects it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from pulse_exp.data import Dataset
+from pulse_exp.errors import UserError
+from pulse_exp.generators.base import Generator
+from pulse_exp.objective import Objective, Term
+from pulse_exp.operators import Downscaler
+from pulse_exp.operators.degradations import Chain
+
+
+def build(node: DictConfig, **arguments: Any) -> Any:
+    """The object that a node's `_target_` names; a UserError raised inside comes out as it is."""
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The device for `trainer.accelerator`.
+
+    Raises:
+        UserError: a GPU was asked for and there is none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer=gpu: no CUDA device is visible here; use trainer=auto or cpu")
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def build_generator(config: DictConfig, device: torch.device) -> Generator:
+    return build(config.generator).to(device)
+
+
+def build_dataset(config: DictConfig, generator: Generator) -> Dataset:
+    return build(config.data, generator=generator, seed=config.seed)
+
+
+def build_downscaler(config: DictConfig, factor: int, resolution: int) -> Downscaler:
+    """The downscaler that the search assumes, for one factor.
+
+    Raises:
+        UserError: the factor does not divide the generator's resolution.
+    """
+    if resolution % factor:
+        raise UserError(
+            f"downscaler.factor={factor} does not divide the generator's resolution {resolution}"
+        )
+    return build(config.downscaler, factor=factor)
+
+
+def build_degradation(config: DictConfig, downscaler: Downscaler) -> Chain:
+    steps = {name: build(node) for name, node in config.degradation.items()}
+    return Chain(steps, downscaler)
+
+
+def build_objective(config: DictConfig, generator: Generator, downscaler: Downscaler) -> Objective:
+    """What a search minimises: the data terms of `loss`, then the priors."""
+    terms: dict[str, Term] = {str(name): build(node) for name, node in config.loss.items()}
+    for name, node in config.prior.items():
+        terms[str(name) if name not in terms else f"prior_{name}"] = build(node)
+    return Objective(
+        generator=generator,
+        latent=build(config.latent, generator=generator),
+        noise=build(config.noise),
+        downscaler=downscaler,
+        terms=terms,
+        eps=config.search.eps,
+    )
+
+
+def batch_size_for(config: DictConfig, generator: Generator, device: torch.device) -> int:
+    """`search.batch_size`, or as many rows as are sure to fit: one at 1024² on a CPU."""
+    if config.search.batch_size:
+        return int(config.search.batch_size)
+    budget = 2**20 if device.type == "cpu" else 2**23
+    return max(1, min(16, budget // generator.resolution**2))

@@ -1,0 +1,472 @@
+"""The schema of every option: what may be set, of which type, with which default.
+
+Each dataclass is registered as `schema/<group>/<option>`; `conf/<group>/<option>.yaml` starts
+from it, so that an unknown key or a wrong type fails while the configuration is composed. What no
+single option can know (a sphere without vectors, a factor that does not divide) is checked by
+`complaints`, all at once, before anything is loaded. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+SCHEMAS: dict[str, dict[str, type]] = {}
+"""group -> option -> its dataclass."""
+
+
+def option(group: str, *names: str) -> Any:
+    """Registers a dataclass as the schema of `conf/<group>/<name>.yaml` for each of the names."""
+
+    def register(schema: type) -> type:
+        schema = dataclass(schema)
+        for name in names:
+            SCHEMAS.setdefault(group, {})[name] = schema
+        return schema
+
+    return register
+
+
+# --- generators -----------------------------------------------------------------------------
+
+
+@option("generator", "mobile_stylegan")
+class MobileStyleGAN:
+    _target_: str = "pulse_exp.generators.load"
+    source: str = "mobile_stylegan"
+
+
+@option("generator", "toy")
+class Toy:
+    _target_: str = "pulse_exp.generators.load"
+    source: str = "toy"
+    resolution: int = 64
+    seed: int = 0
+
+
+# --- noise inputs of the generator ----------------------------------------------------------
+
+
+@option("noise", "fixed", "random", "resampled", "trainable")
+class Noise:
+    """`trained`: the first so many noise inputs are search variables; `zeroed`: the last so many
+    are zero; the others are as `source` says: the generator's own maps, one random draw a row,
+    or a fresh draw at every step."""
+
+    _target_: str = "pulse_exp.noise.NoiseInputs"
+    source: str = "own"
+    trained: int = 0
+    zeroed: int = 0
+
+
+# --- latents --------------------------------------------------------------------------------
+
+
+@dataclass
+class Start:
+    """`start`: "random" or "mean"; of `draws` > 1 random starts the one with the lowest
+    downscaling error is taken."""
+
+    start: str = "random"
+    draws: int = 1
+
+
+@option("latent", "z")
+class Z(Start):
+    _target_: str = "pulse_exp.latents.Z"
+
+
+@option("latent", "w")
+class W(Start):
+    _target_: str = "pulse_exp.latents.W"
+    statistics_draws: int = 100_000
+
+
+@option("latent", "w_plus")
+class WPlus(Start):
+    _target_: str = "pulse_exp.latents.WPlus"
+    statistics_draws: int = 100_000
+
+
+@option("latent", "gaussianized_w_plus")
+class GaussianizedWPlus(Start):
+    _target_: str = "pulse_exp.latents.GaussianizedWPlus"
+    statistics_draws: int = 1_000_000
+
+
+@option("latent", "whitened_w")
+class WhitenedW(Start):
+    _target_: str = "pulse_exp.latents.WhitenedW"
+    statistics_draws: int = 250_000
+
+
+@option("latent", "whitened_w_plus")
+class WhitenedWPlus(Start):
+    """One shared vector and an offset for each layer, both in whitened coordinates."""
+
+    _target_: str = "pulse_exp.latents.WhitenedWPlus"
+    start: str = "mean"
+    statistics_draws: int = 250_000
+
+
+# --- priors ---------------------------------------------------------------------------------
+
+
+@option("prior", "sphere")
+class Sphere:
+    _target_: str = "pulse_exp.priors.Sphere"
+
+
+@option("prior", "gaussian")
+class Gaussian:
+    _target_: str = "pulse_exp.priors.Gaussian"
+    weight: float = 0.001
+
+
+@option("prior", "layered_gaussian")
+class LayeredGaussian:
+    """`coarse`, `fine`: weight of the offset's square at the first and the last layer."""
+
+    _target_: str = "pulse_exp.priors.LayeredGaussian"
+    weight: float = 1.0
+    coarse: float = 1.0
+    fine: float = 3.0
+
+
+@option("prior", "cross")
+class Cross:
+    _target_: str = "pulse_exp.priors.Geocross"
+    weight: float = 0.05
+
+
+# --- losses ---------------------------------------------------------------------------------
+
+
+@option("loss", "l2")
+class L2:
+    """`floor`: "none", or "eps": below eps the loss is constant, so its gradient vanishes."""
+
+    _target_: str = "pulse_exp.losses.L2"
+    weight: float = 100.0
+    floor: str = "none"
+
+
+@option("loss", "l1")
+class L1:
+    _target_: str = "pulse_exp.losses.L1"
+    weight: float = 1.0
+
+
+@option("loss", "geocross")
+class GeocrossLoss:
+    _target_: str = "pulse_exp.priors.Geocross"
+    weight: float = 0.05
+
+
+@option("loss", "constrained_l2")
+class ConstrainedL2:
+    """`start`: the multiplier's first value; `rate`: its factor a step, up above eps, down
+    within it."""
+
+    _target_: str = "pulse_exp.losses.ConstrainedL2"
+    start: float = 0.1
+    rate: float = 1.02
+
+
+# --- optimizers and schedules ---------------------------------------------------------------
+
+
+@option("optimizer", "adam", "spherical_adam")
+class Adam:
+    _target_: str = "pulse_exp.optimizers.Adam"
+    learning_rate: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    sphere: bool = False
+
+
+@option("schedule", "fixed")
+class Fixed:
+    _target_: str = "pulse_exp.schedules.Fixed"
+
+
+@option("schedule", "linear1cycledrop")
+class Linear1CycleDrop:
+    _target_: str = "pulse_exp.schedules.Linear1CycleDrop"
+
+
+@option("schedule", "ramped")
+class Ramped:
+    """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end."""
+
+    _target_: str = "pulse_exp.schedules.Ramped"
+    warm_up: float = 0.05
+    ramp_down: float = 0.25
+
+
+# --- phases ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Phase:
+    """A stretch of the search. `share` of the steps; `free`: the variables that move, or ["all"];
+    `learning_rate`: factor on the optimizer's; `restart`: whether the schedule starts anew."""
+
+    share: float = 1.0
+    free: list[str] = field(default_factory=lambda: ["all"])
+    learning_rate: float = 1.0
+
+
+@option("phases", "single")
+class Phases:
+    _target_: str = "pulse_exp.schedules.Phases"
+    _convert_: str = "all"
+    sequence: list[Phase] = field(default_factory=lambda: [Phase()])
+
+
+# --- downscalers (what the search assumes) ---------------------------------------------------
+
+
+@option("downscaler", "bicubic")
+class Bicubic:
+    _target_: str = "pulse_exp.operators.downscalers.Bicubic"
+    factor: int = 32
+
+
+@option("downscaler", "bicubic_pil")
+class BicubicPil:
+    _target_: str = "pulse_exp.operators.downscalers.BicubicPil"
+    factor: int = 32
+
+
+# --- data -----------------------------------------------------------------------------------
+
+
+@option("data", "portrait")
+class Portrait:
+    """`centre`, `axis`: the FFHQ crop in pixels of the 512×512 original: the middle of the square
+    and the vector from there to the middle of its right edge, (x, y) each."""
+
+    _target_: str = "pulse_exp.data.Portrait"
+    centre: tuple[float, float] = MISSING
+    axis: tuple[float, float] = MISSING
+
+
+@option("data", "folder")
+class Folder:
+    """`facts`: a csv beside the images whose column `id` names the file; its other columns travel
+    into the records as note_*. `shard`: "i/n" takes every n-th image from the i-th on, i < n."""
+
+    _target_: str = "pulse_exp.data.Folder"
+    root: str = MISSING
+    limit: int | None = None
+    shard: str = "0/1"
+    facts: str | None = None
+
+
+@option("data", "low_res")
+class LowRes:
+    _target_: str = "pulse_exp.data.LowResFolder"
+    root: str = MISSING
+    limit: int | None = None
+    shard: str = "0/1"
+    facts: str | None = None
+
+
+@option("data", "generated")
+class Generated:
+    _target_: str = "pulse_exp.data.Generated"
+    count: int = 4
+    shard: str = "0/1"
+
+
+# --- logger, trainer ------------------------------------------------------------------------
+
+
+@option("logger", "wandb")
+class Wandb:
+    """`mode`: "auto" is online when an account is set up on this machine, offline otherwise."""
+
+    name: str = "wandb"
+    project: str = "pulse-exp"
+    entity: str | None = None
+    mode: str = "auto"
+    every_steps: int = 5
+    images_every_steps: int = 50
+
+
+@option("logger", "csv", "tensorboard", "none")
+class OtherLogger:
+    name: str = MISSING
+    every_steps: int = 5
+    images_every_steps: int = 50
+
+
+@option("trainer", "auto", "cpu", "gpu")
+class Trainer:
+    """`accelerator`: "auto" (a GPU where there is one), "cpu" or "gpu"; `checkpoint_seconds`: how
+    often a running search is saved, 0 = never; `steps_per_call`: optimiser steps in one
+    training_step, null = 1 on a CPU and 10 on a GPU."""
+
+    accelerator: str = "auto"
+    checkpoint_seconds: float = 60.0
+    steps_per_call: int | None = None
+    threads: int | None = None
+
+
+# --- the whole ------------------------------------------------------------------------------
+
+
+@dataclass
+class Search:
+    """`steps` a row; `restarts` an image; `batch_size`: rows at a time, null = chosen by the
+    program; `eps`: the downscaling error (mean squared, images in [0, 1]) of a solved row;
+    `stop`: "all_solved" ends a row at its first point within eps, "never" runs all its steps."""
+
+    steps: int = 150
+    restarts: int = 1
+    batch_size: int | None = None
+    eps: float = 1e-3
+    stop: str = "never"
+
+
+@dataclass
+class Config:
+    """The whole job. Group nodes are filled by the chosen options."""
+
+    task: str = "search"
+    seed: int = 0
+    dry_run: bool = False
+    debug: bool = False
+    search: Search = field(default_factory=Search)
+    generator: Any = MISSING
+    noise: Any = MISSING
+    latent: Any = MISSING
+    prior: dict[str, Any] = field(default_factory=dict)
+    downscaler: Any = MISSING
+    degradation: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    phases: Any = MISSING
+    refine: dict[str, Any] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    data: Any = MISSING
+    metrics: list[str] = field(default_factory=lambda: ["psnr", "lr_psnr", "ssim", "niqe"])
+    logger: Any = MISSING
+    trainer: Any = MISSING
+
+
+CHOICES = [
+    *("method", "generator", "noise", "latent", "prior", "downscaler", "degradation", "loss"),
+    *("optimizer", "schedule", "phases", "refine", "baseline", "data"),
+]
+"""The groups whose chosen words every record carries."""
+
+DETERMINING = [
+    *(group for group in CHOICES if group != "method"),
+    "seed",
+    "search",
+]
+"""Keys of the configuration that determine the result of a row."""
+
+IRRELEVANT = {
+    "search": ("batch_size", "restarts"),
+    "data": ("shard", "limit", "count", "facts"),
+}
+"""Keys among them that only say which rows there are, or how many at a time."""
+
+
+def register() -> None:
+    """Puts every schema where conf/*.yaml find it."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, options in SCHEMAS.items():
+        for name, schema in options.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+def choices(config: DictConfig, chosen: dict[str, Any]) -> dict[str, str]:
+    """The word chosen in each group; several options of one group are joined by `+`.
+
+    Args:
+        config: the composed job.
+        chosen: Hydra's `runtime.choices`, which leaves out groups chosen by a list.
+    """
+    words = {}
+    for group in CHOICES:
+        word = chosen.get(group)
+        if not isinstance(word, str):
+            word = "+".join(config.get(group) or {}) or "none"
+        words[group] = word
+    return words
+
+
+def config_hash(config: DictConfig) -> str:
+    """12 hex digits of everything that determines a row's result, and nothing else."""
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    relevant: dict[str, Any] = {key: plain.get(key) for key in DETERMINING}
+    for group, irrelevant in IRRELEVANT.items():
+        relevant[group] = {k: v for k, v in relevant[group].items() if k not in irrelevant}
+    text = json.dumps(relevant, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def complaints(config: DictConfig) -> list[str]:
+    """Every impossible value or combination in a composed job, each a line with its remedy."""
+    found = []
+
+    def one_of(key: str, *allowed: str) -> None:
+        value = OmegaConf.select(config, key)
+        if value is not None and value not in allowed:
+            found.append(f"{key}={value}: choose one of {', '.join(allowed)}")
+
+    def at_least(key: str, least: float) -> None:
+        value = OmegaConf.select(config, key)
+        if value is not None and value < least:
+            found.append(f"{key}={value}: must be at least {least:g}")
+
+    one_of("search.stop", "all_solved", "never")
+    one_of("latent.start", "random", "mean")
+    one_of("noise.source", "own", "random", "resampled")
+    one_of("trainer.accelerator", "auto", "cpu", "gpu")
+    one_of("logger.mode", "auto", "online", "offline")
+    at_least("search.steps", 1)
+    at_least("search.restarts", 1)
+    at_least("search.batch_size", 1)
+    at_least("latent.draws", 1)
+    at_least("downscaler.factor", 1)
+    at_least("data.limit", 1)
+    at_least("data.count", 1)
+    at_least("trainer.steps_per_call", 1)
+    for path in _missing(config):
+        found.append(f"{path} is not set: add {path}=... to the command")
+    if not config.search.eps > 0:
+        found.append(f"search.eps={config.search.eps}: must be above 0")
+    shard = str(OmegaConf.select(config, "data.shard", default="0/1"))
+    index, _, count = shard.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        found.append(f"data.shard={shard}: write i/n with 0 <= i < n, such as 0/4")
+    if not config.loss and not config.baseline:
+        found.append("loss: choose at least one term, such as loss=l2")
+    if "layered_gaussian" in config.prior and not config.latent._target_.endswith("WhitenedWPlus"):
+        found.append("prior=layered_gaussian needs latent=whitened_w_plus (a vector and offsets)")
+    if "sphere" in config.prior and config.latent.start == "mean":
+        found.append("prior=sphere: the mean is the sphere's centre; set latent.start=random")
+    return found
+
+
+def _missing(config: DictConfig) -> list[str]:
+    return sorted(str(key) for key in OmegaConf.missing_keys(config))
+
+
+def fields_of(schema: type) -> list[str]:
+    """The names of the values that a user may set in an option."""
+    return [f.name for f in dataclasses.fields(schema) if not f.name.startswith("_")]

@@ -1,0 +1,119 @@
+"""What a search minimises: named terms with one value a row, evaluated at a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pulse_exp.generators.base import Generator
+from pulse_exp.latents import Latent
+from pulse_exp.noise import NoiseInputs
+from pulse_exp.rows import Rows
+
+Downscaler = Callable[[Tensor], Tensor]
+"""What the search assumes of the low-res image: `[B, 3, H, W]` to `[B, 3, h, w]`."""
+
+
+@dataclass
+class Point:
+    """One point of every row's search and what the terms may read of it.
+
+    Attributes:
+        variables: what the optimizer moves, each `[B, ...]`.
+        coordinates: the latent in its own coordinates `[B, n, d]`, on which priors speak.
+        ws: style vectors `[B, num_ws, w_dim]`, or None for a latent that has none.
+        sr_lr: the downscaled image `[B, 3, h, w]`; lr: the low-res input, of the same shape.
+        lr_mse: the downscaling error `[B]`, mean squared over pixels and channels.
+        eps: the downscaling error of a solved row.
+        terms: the weighted value of each term `[B]`, once evaluated.
+    """
+
+    variables: Mapping[str, Tensor]
+    coordinates: Float[Tensor, "B n d"]
+    ws: Tensor | None
+    sr_lr: Float[Tensor, "B 3 h w"]
+    lr: Float[Tensor, "B 3 h w"]
+    lr_mse: Float[Tensor, " B"]
+    eps: float
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Float[Tensor, " B"]:
+        return sum(self.terms.values())  # type: ignore[return-value]
+
+
+class Term:
+    """One term of the objective.
+
+    Attributes:
+        weight: factor on the value.
+        reads_image: whether it looks at the picture (a loss) or at the latent alone (a prior).
+    """
+
+    weight: float = 1.0
+    reads_image: bool = True
+
+    def start(self, batch: int) -> Rows:
+        """What the term remembers of each row; nothing unless it says so."""
+        return {}
+
+    def __call__(self, point: Point, state: Rows) -> Float[Tensor, " B"]:
+        """The value of each row, before the weight."""
+        raise NotImplementedError
+
+    def update(self, point: Point, state: Rows) -> Rows:
+        """What the term remembers after a step from `point`."""
+        return state
+
+
+class Objective:
+    """Generator, latent, downscaler and terms as one function of the variables."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        latent: Latent,
+        noise: NoiseInputs,
+        downscaler: Downscaler,
+        terms: Mapping[str, Term],
+        eps: float,
+    ) -> None:
+        self.generator, self.latent, self.noise = generator, latent, noise
+        self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
+
+    def start(self, batch: int) -> Rows:
+        """The terms' memories of `batch` new rows."""
+        return {name: term.start(batch) for name, term in self.terms.items()}
+
+    def image(self, rows: Rows, variables: Mapping[str, Tensor]) -> Float[Tensor, "B 3 R R"]:
+        """The images of variables; `rows` gives the noise inputs that do not move."""
+        noise = self.noise.inputs(self.generator, variables, rows["constants"])
+        return self.latent.image(self.generator, variables, noise)
+
+    def __call__(self, rows: Rows, variables: Mapping[str, Tensor]) -> Point:
+        """The point of `variables` with every term evaluated."""
+        sr_lr = self.downscaler(self.image(rows, variables))
+        lr = rows["lr"]
+        point = Point(
+            variables=variables,
+            coordinates=self.latent.coordinates(variables),
+            ws=self.latent.ws(variables),
+            sr_lr=sr_lr,
+            lr=lr,
+            lr_mse=(sr_lr - lr).square().flatten(1).mean(1),
+            eps=self.eps,
+        )
+        for name, term in self.terms.items():
+            point.terms[name] = term.weight * term(point, rows["terms"][name])
+        return point
+
+    def update(self, rows: Rows, point: Point) -> Rows:
+        return {name: term.update(point, rows["terms"][name]) for name, term in self.terms.items()}
+
+    def penalty(self, point: Point) -> Float[Tensor, " B"]:
+        """The terms that do not look at the picture, summed: how far from the prior a row is."""
+        values = [v for name, v in point.terms.items() if not self.terms[name].reads_image]
+        return sum(values) if values else point.lr_mse  # type: ignore[return-value]

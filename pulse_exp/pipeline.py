@@ -1,0 +1,304 @@
+"""The whole story: images go in at one end, records come out at the other."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from pulse_exp import metrics
+from pulse_exp.building import (
+    batch_size_for,
+    build,
+    build_dataset,
+    build_degradation,
+    build_downscaler,
+    build_generator,
+    build_objective,
+    pick_device,
+)
+from pulse_exp.callbacks import Checkpoints, SearchCurves, SearchProgress, log_images
+from pulse_exp.config import config_hash
+from pulse_exp.data import Dataset
+from pulse_exp.errors import UserError
+from pulse_exp.evaluation import Evaluation, Problems, row_key
+from pulse_exp.generators.base import Generator
+from pulse_exp.loggers import build_logger, close_logger
+from pulse_exp.panel import write_panel
+from pulse_exp.problem import Record
+from pulse_exp.records import RECORDS, RecordFile, git_commit, versions
+from pulse_exp.search import LatentSearch, Settings, Start
+from pulse_exp.summary import print_summary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What every stage of one run shares."""
+
+    config: DictConfig
+    words: dict[str, str]
+    folder: Path
+    device: torch.device
+    generator: Generator
+    dataset: Dataset
+    logger: Any = None
+
+    @property
+    def hash(self) -> str:
+        return config_hash(self.config)
+
+
+def run(config: DictConfig, words: dict[str, str], folder: Path) -> int:
+    """Searches every image of the data that is not in the records yet.
+
+    Args:
+        config: a composed job without complaints.
+        words: the word chosen in each group.
+        folder: where results go; what is there already is kept and continued.
+
+    Returns:
+        The exit status: 0 if all rows were searched, 1 if some failed.
+    """
+    quiet_lightning()
+    device = pick_device(config.trainer.accelerator)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    generator = build_generator(config, device)
+    this = Run(config, words, folder, device, generator, build_dataset(config, generator))
+    groups, unusable = group_by_factor(this)
+    if config.dry_run:
+        return rehearse(this, groups)
+    refuse_foreign_results(this)
+    done = finished_rows(this)
+    if all((image, r) in done for image in this.dataset.ids for r in range(config.search.restarts)):
+        Console().print(f"All {len(done)} searches are in {folder} already; nothing to do.")
+        return report(this, None)
+    this.logger = build_logger(config.logger, folder, folder.name, plain(config))
+    status = "failed"
+    try:
+        for factor, images in groups.items():
+            restore(this, factor, images, done)
+        for image, reason in unusable.items():
+            evaluation(this, None).failed(image, range(config.search.restarts), reason)
+        code = report(this, this.logger)
+        status = "success"
+        return code
+    finally:
+        line = close_logger(this.logger, status)
+        if line:
+            Console().print(f"[dim]To upload the run: {line}[/]", soft_wrap=True)
+
+
+def group_by_factor(this: Run) -> tuple[dict[int, list[str]], dict[str, str]]:
+    """Images by downscaling factor, and those whose size fits none with the reason."""
+    groups: dict[int, list[str]] = {}
+    unusable: dict[str, str] = {}
+    for index, image in enumerate(this.dataset.ids):
+        try:
+            factor = this.dataset.factor(index) or this.config.downscaler.factor
+            groups.setdefault(factor, []).append(image)
+        except UserError as error:
+            unusable[image] = str(error)
+    return groups, unusable
+
+
+def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, int]]) -> None:
+    """Everything for the images of one factor, from the low-res input to the records."""
+    config = this.config
+    results = evaluation(this, factor)
+    waiting = starts(this, results, images, done)
+    if config.baseline:
+        baseline = build(next(iter(config.baseline.values())))
+        for start in waiting:
+            results.add(baseline(start, results.problems[start.image], results.downscaler))
+        return
+    objective = build_objective(config, this.generator, results.downscaler)
+    results.objective = objective
+    progress = SearchProgress(len(images) * config.search.restarts, config.search.steps)
+    checkpoints = Checkpoints(
+        this.folder / f"search-{this.hash}-{factor}.ckpt", config.trainer.checkpoint_seconds
+    )
+
+    def finished(candidate: Any) -> None:
+        results.add(candidate)
+        progress.finished()
+
+    search = LatentSearch(
+        objective=objective,
+        optimizer=build(config.optimizer),
+        schedule=build(config.schedule),
+        phases=build(config.phases),
+        settings=Settings(config.search.steps, config.search.eps, config.search.stop, config.seed),
+        waiting=waiting,
+        batch_size=batch_size_for(config, this.generator, this.device),
+        finished=finished,
+        steps_per_call=config.trainer.steps_per_call or (10 if this.device.type == "cuda" else 1),
+    )
+    logger = config.logger
+    trainer = pl.Trainer(
+        accelerator="gpu" if this.device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=1,
+        logger=this.logger or False,
+        callbacks=[
+            progress,
+            SearchCurves(logger.every_steps, logger.images_every_steps),
+            checkpoints,
+        ],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    resume = checkpoints.path if checkpoints.path.is_file() else None
+    try:
+        trainer.fit(search, ckpt_path=resume)
+    finally:
+        progress.stop()
+    checkpoints.clear()
+
+
+def evaluation(this: Run, factor: int | None) -> Evaluation:
+    """The way from candidates to records for one factor."""
+    config, resolution = this.config, this.generator.resolution
+    factor = factor or config.downscaler.factor
+    downscaler = build_downscaler(config, factor, resolution)
+    shared: Record = {
+        "seed": config.seed,
+        **this.words,
+        "factor": factor,
+        "side": resolution,
+        "lr_side": resolution // factor,
+        "eps": config.search.eps,
+        "config_hash": this.hash,
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "device": str(this.device.type),
+    }
+    if config.baseline:
+        shared |= dict.fromkeys(("generator", "latent", "prior", "loss", "optimizer"), "none")
+    return Evaluation(
+        folder=this.folder,
+        shared=shared,
+        problems=Problems(this.dataset, build_degradation(config, downscaler), config.seed),
+        metrics=[metrics.load(name) for name in config.metrics],
+        downscaler=downscaler,
+        refinements={str(name): build(node) for name, node in config.refine.items()},
+        objective=None,
+        device=this.device,
+    )
+
+
+def starts(
+    this: Run, results: Evaluation, images: Sequence[str], done: set[tuple[str, int]]
+) -> Iterator[Start]:
+    """The searches still to be run, one image's restarts together; bad images become records."""
+    for image in images:
+        todo = [r for r in range(this.config.search.restarts) if (image, r) not in done]
+        if not todo:
+            continue
+        try:
+            problem = results.problems[image]
+        except UserError as error:
+            results.failed(image, todo, str(error))
+            continue
+        results.expect(image, len(todo))
+        for restart in todo:
+            yield Start(image, restart, problem.lr)
+
+
+def finished_rows(this: Run) -> set[tuple[str, int]]:
+    """(image, restart) of this configuration's rows that need no second search."""
+    rows = RecordFile(this.folder / RECORDS).read()
+    return {
+        (row["image"], row["restart"])
+        for row in rows
+        if row["config_hash"] == this.hash and row["status"] != "failed"
+    }
+
+
+def refuse_foreign_results(this: Run) -> None:
+    """One folder holds one configuration: pictures of another would be overwritten.
+
+    Raises:
+        UserError: the folder's records are of another configuration.
+    """
+    others = {r["config_hash"] for r in RecordFile(this.folder / RECORDS).read()} - {this.hash}
+    if others:
+        raise UserError(
+            f"{this.folder} holds results of another configuration; choose a new folder with "
+            "hydra.run.dir=DIR, or delete this one"
+        )
+
+
+def report(this: Run, logger: Any) -> int:
+    """The panel, the table at the end, the paths; returns the exit status."""
+    latest: dict[tuple[str, int, str], Record] = {}
+    wanted = set(this.dataset.ids)
+    for row in RecordFile(this.folder / RECORDS).read():
+        if row["config_hash"] == this.hash and row["image"] in wanted:
+            latest[row_key(row)] = row
+    rows = list(latest.values())
+    results = evaluation(this, None)
+    shown = [row for row in rows if row.get("selected")]
+    if shown:
+        write_panel([results.panel_row(row) for row in shown], this.folder / "panel.png")
+    print_summary(rows, this.folder)
+    if logger is not None:
+        solved = [row["status"] == "solved" for row in rows]
+        logger.log_metrics({"summary/solved": sum(solved) / max(1, len(solved))})
+        for key in ("lr_mse", "psnr", "lr_psnr", "niqe", "seconds"):
+            values = [row[key] for row in rows if row.get(key) is not None]
+            if values:
+                logger.log_metrics({f"summary/{key}": sum(values) / len(values)})
+        if shown:
+            log_images(logger, "panel", [this.folder / "panel.png"])
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def rehearse(this: Run, groups: dict[int, list[str]]) -> int:
+    """`dry_run=true`: builds everything, prints the plan, runs nothing."""
+    config = this.config
+    for factor in groups or [config.downscaler.factor]:
+        results = evaluation(this, factor)
+        if not config.baseline:
+            build_objective(config, this.generator, results.downscaler)
+            for group in ("optimizer", "schedule", "phases"):
+                build(config[group])
+    rows = len(this.dataset) * config.search.restarts
+    side = this.generator.resolution
+    lines = [f"{group:>12}  {word}" for group, word in this.words.items()]
+    sizes = ", ".join(f"{side // f}×{side // f} ({len(i)})" for f, i in groups.items())
+    lines += [
+        f"{'device':>12}  {this.device}",
+        f"{'images':>12}  {len(this.dataset)}: low-res {sizes} to {side}×{side}",
+        f"{'searches':>12}  {rows} of {config.search.steps} steps, "
+        f"{batch_size_for(config, this.generator, this.device)} at a time",
+        f"{'finished':>12}  {len(finished_rows(this))}",
+        f"{'folder':>12}  {this.folder}",
+        f"{'config hash':>12}  {this.hash}",
+    ]
+    print("\n".join(lines))
+    return 0
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def quiet_lightning() -> None:
+    """Lightning speaks to people who train networks; what it says here would mislead."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,0 +1,321 @@
+"""The search: rows of latent variables moved until their images downscale to their inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pulse_exp.objective import Objective, Point
+from pulse_exp.optimizers import Optimizer
+from pulse_exp.priors import Prior
+from pulse_exp.problem import Candidate
+from pulse_exp.rows import Rows, join, move, select, where
+from pulse_exp.schedules import Phases, Schedule
+from pulse_exp.seeding import random_generator
+
+
+@dataclass
+class Start:
+    """A search to be run: one restart on one low-res image `[3, h, w]`."""
+
+    image: str
+    restart: int
+    lr: Float[Tensor, "3 h w"]
+
+
+@dataclass
+class Slot:
+    """The host's side of a row: whose search it is, its age and its time so far.
+
+    `age` counts the points that were evaluated; a full search has `steps + 1` of them.
+    """
+
+    image: str
+    restart: int
+    age: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Settings:
+    """The numbers of a search; see `pulse_exp.config.Search`."""
+
+    steps: int
+    eps: float
+    stop: str
+    seed: int
+
+
+class LatentSearch(pl.LightningModule):
+    """Searches as one Lightning `fit`: a batch of rows, refilled from those that wait.
+
+    A row that is done (all its steps, or within eps with `stop="all_solved"`, or not finite)
+    leaves and the next waiting one takes its place. Rows never talk to one another, so a row's
+    result does not depend on the batch it was in.
+
+    Args:
+        objective: what is minimised.
+        optimizer, schedule, phases: how the variables move.
+        settings: steps, eps, stop rule, seed.
+        waiting: the searches to run.
+        batch_size: rows at a time.
+        finished: called with each Candidate, its variables and curves included.
+        steps_per_call: steps in one `training_step`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        phases: Phases,
+        settings: Settings,
+        waiting: Iterator[Start],
+        batch_size: int,
+        finished: Callable[[Candidate], None],
+        steps_per_call: int = 1,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.objective, self.optimizer = objective, optimizer
+        self.schedule, self.phases, self.settings = schedule, phases, settings
+        self.waiting, self.batch_size, self.finished = waiting, batch_size, finished
+        self.steps_per_call = steps_per_call
+        self.rows: Rows = {}
+        self.slots: list[Slot] = []
+        self.rates: dict[str, Tensor] = {}
+        self.point: Point | None = None
+        self.drained = False
+
+    # --- Lightning's side ---------------------------------------------------------------------
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def train_dataloader(self) -> Iterator[int]:
+        """Ticks until no search is left."""
+        tick = 0
+        while not self.drained:
+            yield tick
+            tick += 1
+
+    def on_fit_start(self) -> None:
+        self.refill()
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        if not self.slots:
+            self.drained = True
+            return
+        began = time.perf_counter()
+        for _ in range(self.steps_per_call):
+            self.advance()
+        done = self.rows["done"].tolist()  # the only wait for the device
+        share = (time.perf_counter() - began) / len(self.slots)
+        for slot in self.slots:
+            slot.seconds += share
+        if any(done):
+            self.leave(done)
+            self.refill()
+        self.drained = not self.slots
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["search"] = {
+            "rows": move(self.rows, "cpu"),
+            "slots": [vars(slot) for slot in self.slots],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["search"]
+        self.slots = [Slot(**slot) for slot in saved["slots"]]
+        self.rows = move(saved["rows"], self.objective.latent.device)
+
+    # --- rows come and go ---------------------------------------------------------------------
+
+    def refill(self) -> None:
+        """Lets waiting searches into the free slots."""
+        running = {(slot.image, slot.restart) for slot in self.slots}
+        fresh: list[Start] = []
+        while len(self.slots) + len(fresh) < self.batch_size:
+            start = next(self.waiting, None)
+            if start is None:
+                break
+            if (start.image, start.restart) not in running:
+                fresh.append(start)
+        if fresh:
+            rows = self.begin(fresh)
+            self.rows = join(self.rows, rows) if self.slots else rows
+            self.slots += [Slot(start.image, start.restart) for start in fresh]
+        if self.rows and not self.rates:
+            self.rates = self.phases.learning_rates(
+                list(self.rows["variables"]), self.schedule, self.settings.steps
+            )
+            self.rates = {k: v.to(self.rows["step"].device) for k, v in self.rates.items()}
+
+    def begin(self, starts: Sequence[Start]) -> Rows:
+        """The rows of new searches, each drawn from its own random generator."""
+        latent, batch = self.objective.latent, len(starts)
+        draws = [self.draw(starts, number) for number in range(latent.draws)]
+        rows = draws[0]
+        if len(draws) > 1:
+            with torch.no_grad():
+                errors = [self.objective(r, r["variables"]).lr_mse for r in draws]
+            chosen = torch.stack(errors).argmin(0)
+            for number, other in enumerate(draws[1:], start=1):
+                rows = where(chosen == number, other, rows)
+        variables = rows["variables"]
+        count = torch.zeros(batch, dtype=torch.long)
+        never = torch.full((batch,), -1)
+        worst = torch.full((batch,), torch.inf)
+        curve = torch.full((batch, self.settings.steps + 1), torch.nan)
+        names = [*self.objective.terms, "lr_mse"]
+        state: Rows = {
+            "step": count,
+            "done": torch.zeros(batch, dtype=torch.bool),
+            "solved_step": never,
+            "failed_step": never.clone(),
+            "best": {"lr_mse": worst, "penalty": worst.clone(), "step": count.clone()},
+            "curves": {name: curve.clone() for name in names},
+        }
+        state = move(state, latent.device)
+        state["best"]["variables"] = {k: v.clone() for k, v in variables.items()}
+        return {**rows, **state, "optimizer": self.optimizer.start(variables)}
+
+    def draw(self, starts: Sequence[Start], number: int) -> Rows:
+        """Start number `number` of each search: variables, constants, input, terms' memories."""
+        objective = self.objective
+        rngs = [
+            random_generator(self.settings.seed, start.image, start.restart, "start", number)
+            for start in starts
+        ]
+        variables = objective.latent.start(rngs)
+        noise, constants = objective.noise.start(objective.generator, rngs)
+        rows = {
+            "variables": self.project({**variables, **noise}),
+            "constants": constants,
+            "lr": torch.stack([start.lr for start in starts]),
+            "terms": objective.start(len(starts)),
+        }
+        return move(rows, objective.latent.device)
+
+    def project(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
+        for term in self.objective.terms.values():
+            if isinstance(term, Prior):
+                variables = dict(term.project(variables))
+        return variables
+
+    def leave(self, done: Sequence[bool]) -> None:
+        """Hands the done rows' candidates on and keeps the others."""
+        for index, slot in enumerate(self.slots):
+            if done[index]:
+                row = select(self.rows, torch.tensor([index]))
+                self.finished(self.candidate(row, slot))
+        staying = [index for index in range(len(done)) if not done[index]]
+        self.slots = [self.slots[index] for index in staying]
+        self.rows = select(self.rows, torch.tensor(staying, dtype=torch.long))
+
+    @torch.no_grad()
+    def candidate(self, row: Rows, slot: Slot) -> Candidate:
+        """What a row of one came back with, its best image made anew from its best variables."""
+        best, step = row["best"], int(row["step"])
+        solved, failed = int(row["solved_step"]), int(row["failed_step"])
+        curves = {name: curve[0, : step + 1].tolist() for name, curve in row["curves"].items()}
+        candidate = Candidate(
+            image=slot.image,
+            restart=slot.restart,
+            status="solved" if solved >= 0 else "unsolved",
+            steps=step,
+            seconds=slot.seconds,
+            curves=curves,
+        )
+        if failed >= 0:
+            candidate.status = "failed"
+            candidate.reason = (
+                f"the objective was not finite at step {failed}; lower optimizer.learning_rate"
+            )
+            return candidate
+        self.resample([slot], row, int(best["step"]))
+        candidate.sr = self.objective.image(row, best["variables"])[0].float().cpu()
+        candidate.variables = {name: v[0].cpu() for name, v in best["variables"].items()}
+        candidate.lr_mse, candidate.best_step = float(best["lr_mse"]), int(best["step"])
+        candidate.solved_step = solved if solved >= 0 else None
+        return candidate
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Evaluates every row's point, then moves the rows that have steps left."""
+        rows, steps = self.rows, self.settings.steps
+        self.resample(self.slots, rows)
+        moving = any(slot.age < steps for slot in self.slots)
+        variables = {k: v.detach().requires_grad_(moving) for k, v in rows["variables"].items()}
+        with torch.set_grad_enabled(moving):
+            point = self.objective(rows, variables)
+        self.point = point
+        self.observe(rows, point)
+        if moving:
+            gradients = torch.autograd.grad(
+                point.total.sum(), list(variables.values()), materialize_grads=True
+            )
+            self.move_rows(rows, point, dict(zip(variables, gradients, strict=True)))
+        for slot in self.slots:
+            slot.age = min(slot.age + 1, steps + 1)
+
+    @torch.no_grad()
+    def observe(self, rows: Rows, point: Point) -> None:
+        """Keeps the best point, marks rows that are solved, done or not finite, writes curves."""
+        step, awake = rows["step"], ~rows["done"]
+        error, penalty = point.lr_mse.detach(), self.objective.penalty(point).detach()
+        finite = torch.isfinite(point.total.detach()) & torch.isfinite(error)
+        inside = error <= self.settings.eps
+        best = rows["best"]
+        # Within eps the point nearest to the prior is best; outside, the one nearest to eps.
+        best_inside = best["lr_mse"] <= self.settings.eps
+        closer = torch.where(inside, penalty < best["penalty"], error < best["lr_mse"])
+        better = awake & finite & torch.where(inside == best_inside, closer, inside)
+        now = {"lr_mse": error, "penalty": penalty, "step": step}
+        now["variables"] = {k: v.detach() for k, v in point.variables.items()}
+        rows["best"] = where(better, now, best)
+        first = awake & finite & inside & (rows["solved_step"] < 0)
+        rows["solved_step"] = torch.where(first, step, rows["solved_step"])
+        rows["failed_step"] = torch.where(awake & ~finite, step, rows["failed_step"])
+        for name, value in [*point.terms.items(), ("lr_mse", error)]:
+            curve, at = rows["curves"][name], step[:, None]
+            new = torch.where(awake, value.detach(), curve.gather(1, at)[:, 0])
+            curve.scatter_(1, at, new.to(curve.dtype)[:, None])
+        ended = ~finite | (step >= self.settings.steps)
+        if self.settings.stop == "all_solved":
+            ended = ended | inside
+        rows["done"] = rows["done"] | ended
+
+    @torch.no_grad()
+    def move_rows(self, rows: Rows, point: Point, gradients: dict[str, Tensor]) -> None:
+        """One optimizer step and projection of every row that is not done."""
+        variables = {name: v.detach() for name, v in point.variables.items()}
+        at = rows["step"].clamp(max=self.settings.steps - 1)
+        rates = {name: self.rates[name][at] for name in variables}
+        moved, memory = self.optimizer.step(variables, gradients, rows["optimizer"], rates)
+        after = {
+            "variables": self.project(moved),
+            "optimizer": memory,
+            "terms": self.objective.update(rows, point),
+            "step": rows["step"] + 1,
+        }
+        before = {key: rows[key] for key in after}
+        rows.update(where(~rows["done"], after, before))
+
+    def resample(self, slots: Sequence[Slot], rows: Rows, step: int | None = None) -> None:
+        """Fresh noise inputs for every row where the noise is resampled at each step."""
+        seed = self.settings.seed
+        rngs = [
+            random_generator(seed, s.image, s.restart, "noise", s.age if step is None else step)
+            for s in slots
+        ]
+        fresh = self.objective.noise.redraw(self.objective.generator, rngs)
+        rows["constants"].update(move(fresh, rows["step"].device))

@@ -1,0 +1,61 @@
+"""The short table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pulse_exp.problem import Record
+
+MOST_ROWS = 12
+STYLES = {"solved": "green", "unsolved": "yellow", "failed": "red"}
+
+
+def print_summary(rows: Sequence[Record], folder: Path) -> None:
+    """Prints status, errors and seconds of the first rows, the totals, and where the files are."""
+    console = Console()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    several = any(row["restart"] for row in rows)
+    table.add_column("image")
+    if several:
+        table.add_column("restart", justify="right")
+    for heading in ("status", "error / eps", "LR-PSNR", "PSNR", "NIQE", "seconds"):
+        table.add_column(heading, justify="left" if heading == "status" else "right")
+    for row in rows[:MOST_ROWS]:
+        status = row["status"]
+        cells = [escape(row["image"]), *([str(row["restart"])] if several else [])]
+        cells.append(f"[{STYLES[status]}]{status}[/]")
+        cells.append(number(row["lr_mse"], "{:.2e}") + f" / {row['eps']:.0e}")
+        cells += [number(row.get(key), "{:.2f}") for key in ("lr_psnr", "psnr", "niqe")]
+        cells.append(number(row["seconds"], "{:.1f}"))
+        table.add_row(*cells)
+    console.print(table)
+    if len(rows) > MOST_ROWS:
+        console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
+    if len(rows) > 1:
+        console.print(totals(rows))
+    for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
+        console.print(
+            f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
+        )
+    for name in ("panel.png", "records.jsonl", "sr"):
+        if (folder / name).exists():
+            console.print(escape(str(folder / name)), soft_wrap=True, style="dim")
+
+
+def totals(rows: Sequence[Record]) -> str:
+    """One line over all rows."""
+    count = {s: sum(row["status"] == s for row in rows) for s in STYLES}
+    errors = [row["lr_mse"] for row in rows if row["lr_mse"] is not None]
+    line = f"{len(rows)} searches: " + ", ".join(f"{n} {s}" for s, n in count.items() if n)
+    return line + (f"; mean error {mean(errors):.2e}" if errors else "")
+
+
+def number(value: Any, form: str) -> str:
+    return "–" if value is None else form.format(value)

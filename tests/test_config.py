@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from pulse_exp.building import build
+from pulse_exp.config import SCHEMAS, complaints, config_hash
+from pulse_exp.generators import load
+from tests.compose import CONF, SMALL, job
+
+YAMLS = sorted(p.relative_to(CONF) for p in CONF.glob("*/*.yaml"))
+NEEDED = {
+    "data": {"generator": None, "seed": 0},
+    "latent": {"generator": None},
+}
+"""What the run passes to an option of a group when it builds it."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "grey.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=str)
+def test_every_yaml_composes_and_builds(path: Path, folder: Path):
+    group, name = path.parent.name, path.stem
+    extra = [f"data.root={folder}"] if group == "data" and "root" in _keys(group, name) else []
+    config, words = job(*SMALL, f"{group}={name}", *extra)
+    assert words.get(group, name) == name
+    if group in ("method", "logger", "trainer", "generator"):
+        return
+    node = config[group]
+    options = node.values() if not hasattr(node, "_target_") else [node]
+    if "_target_" in node:
+        options = [node]
+    for option in options:
+        needed = {
+            k: load("toy") if k == "generator" else v for k, v in NEEDED.get(group, {}).items()
+        }
+        assert build(option, **needed) is not None
+
+
+def _keys(group: str, name: str) -> list[str]:
+    schema = SCHEMAS.get(group, {}).get(name)
+    return list(schema.__dataclass_fields__) if schema else []
+
+
+def test_every_schema_has_its_yaml():
+    for group, options in SCHEMAS.items():
+        for name in options:
+            used = (CONF / group / f"{name}.yaml").is_file()
+            part_of_another = any(
+                f"/schema/{group}/{name}@" in file.read_text() for file in (CONF / group).glob("*")
+            )
+            assert used or part_of_another, f"{group}={name}"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["prior.sphere.radiu=1", "search.step=5", "searches=1", "search.steps=many"]
+)
+def test_a_typo_or_a_wrong_type_fails_while_composing(wrong: str):
+    with pytest.raises(ConfigCompositionException):
+        job(*SMALL, "method=pulse", wrong)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("search.stop=sometimes", "all_solved"),
+        ("search.steps=0", "search.steps"),
+        ("search.eps=0", "search.eps"),
+        ("data.shard=4/4", "data.shard"),
+        ("data=folder", "data.root"),
+        ("latent=z", "layered_gaussian"),
+        ("loss=[]", "loss"),
+    ],
+)
+def test_the_impossible_is_refused_with_its_key(override: str, said: str):
+    config, _ = job(*SMALL, "data=generated", override)
+    assert any(said in line for line in complaints(config))
+
+
+def test_all_complaints_come_at_once():
+    config, _ = job(*SMALL, "search.stop=x", "search.steps=0", "data=folder")
+    assert len(complaints(config)) >= 3
+
+
+def test_methods_choose_options_and_the_command_line_overrules_them():
+    config, words = job(*SMALL, "method=pulse", "prior=[cross,gaussian]")
+    assert words["latent"] == "gaussianized_w_plus"
+    assert words["prior"] == "cross+gaussian"
+    assert set(config.prior) == {"cross", "gaussian"}
+
+
+def test_methods_carry_no_numbers():
+    for path in (CONF / "method").glob("*.yaml"):
+        lines = [x for x in path.read_text().splitlines() if x and not x.startswith("#")]
+        assert all(x.startswith(("defaults:", "  - override /")) for x in lines), path
+
+
+def test_the_hash_speaks_of_results_only():
+    base = config_hash(job(*SMALL)[0])
+    same = [
+        "search.batch_size=3",
+        "search.restarts=2",
+        "logger=csv",
+        "metrics=[psnr]",
+        "debug=true",
+    ]
+    for override in same:
+        assert config_hash(job(*SMALL, override)[0]) == base, override
+    for override in ["seed=1", "search.steps=6", "downscaler=bicubic_pil", "search.eps=0.002"]:
+        assert config_hash(job(*SMALL, override)[0]) != base, override
