@@ -6,10 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pulse_exp.metrics.base import Measurement, MetricUnavailable, Restoration, load
+    from pulse_exp.metrics.base import (
+        Metric,
+        MetricUnavailable,
+        Restoration,
+        load,
+        measure,
+        measure_run,
+    )
     from pulse_exp.metrics.naturalness import niqe
 
-__all__ = ["Measurement", "MetricUnavailable", "Restoration", "load", "niqe"]
+__all__ = [
+    "Metric",
+    "MetricUnavailable",
+    "Restoration",
+    "load",
+    "measure",
+    "measure_run",
+    "niqe",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -87,9 +87,10 @@ class Restoration:
         return portraits(enlarged.clamp(0, 1))
 
 
-@runtime_checkable
 class Metric(Protocol):
     """Measures each row by itself: a batch gives what its rows give one by one.
+
+    The diversities alone compare rows: those of one image in the batch.
 
     Attributes:
         keys: the keys of `CATALOG` that it returns.
@@ -108,74 +109,58 @@ class Metric(Protocol):
 
 
 @runtime_checkable
-class RunMetric(Protocol):
-    """Measures rows by the other rows of a run: sees all batches, then gives one value a row.
-
-    Attributes: as of `Metric`.
-    """
-
-    keys: tuple[str, ...]
-    needs_truth: bool
+class RunMetric(Metric, Protocol):
+    """Measures the results of a whole run together; called on one batch it is unavailable."""
 
     def update(self, restoration: Restoration) -> None:
         """Takes in a batch. Raises MetricUnavailable where the metric cannot be measured."""
         ...
 
-    def compute(self) -> dict[str, Float[Tensor, " N"]]:
-        """One value for each of the N rows seen, in their order; NaN where it is not defined.
-
-        Raises MetricUnavailable where no row can have a value.
-        """
+    def compute(self) -> dict[str, float]:
+        """The value of all results taken in. Raises MetricUnavailable where there is none."""
         ...
 
 
-def load(name: str) -> Metric | RunMetric:
+def load(name: str) -> Metric:
     """The metric of that name, ready for its first batch."""
     if name not in METRICS:
         raise UserError(f"no metric named {name!r}; choose from: {', '.join(METRICS)}")
     module, _, attribute = METRICS[name].partition(":")
-    metric: Metric | RunMetric = getattr(import_module(module), attribute)()
-    return metric
+    return cast(Metric, getattr(import_module(module), attribute)())
 
 
-class Measurement:
-    """The chosen metrics over the batches of one run.
+def measure(
+    metrics: Iterable[Metric], restoration: Restoration
+) -> tuple[dict[str, Float[Tensor, " B"]], dict[str, str]]:
+    """Every key's values, one a row, and the reasons of the keys that are missing."""
+    values: dict[str, Tensor] = {}
+    missing: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            values |= metric(restoration)
+        except MetricUnavailable as unavailable:
+            missing |= dict.fromkeys(metric.keys, str(unavailable))
+    return values, missing
 
-    `batch` measures what each batch allows by itself and is called once for each, in order;
-    `finish` gives what only the whole run allows.
+
+def measure_run(
+    metrics: Iterable[Metric], restorations: Callable[[], Iterable[Restoration]]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The values of the metrics of a whole run, and the reasons of those that are missing.
+
+    Args:
+        metrics: any; those that measure row by row are passed over.
+        restorations: gives all batches of a finished run, once for each such metric.
     """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        metrics = [load(name) for name in names]
-        self.row_metrics = [metric for metric in metrics if isinstance(metric, Metric)]
-        self.run_metrics = [metric for metric in metrics if isinstance(metric, RunMetric)]
-        self._unavailable: dict[str, str] = {}
-
-    def batch(self, restoration: Restoration) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Values `[B]` by key, and for the keys that are missing the reason."""
-        values: dict[str, Tensor] = {}
-        missing: dict[str, str] = {}
-        for metric in self.row_metrics:
-            try:
-                values |= metric(restoration)
-            except MetricUnavailable as unavailable:
-                missing |= dict.fromkeys(metric.keys, str(unavailable))
-        for run_metric in self.run_metrics:
-            try:
-                run_metric.update(restoration)
-            except MetricUnavailable as unavailable:
-                self._unavailable |= dict.fromkeys(run_metric.keys, str(unavailable))
-        return values, missing
-
-    def finish(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Values `[N]` by key for all rows seen, and for the keys that are missing the reason."""
-        values: dict[str, Tensor] = {}
-        missing = dict(self._unavailable)
-        for metric in self.run_metrics:
-            if metric.keys[0] in missing:
-                continue
-            try:
-                values |= metric.compute()
-            except MetricUnavailable as unavailable:
-                missing |= dict.fromkeys(metric.keys, str(unavailable))
-        return values, missing
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for metric in metrics:
+        if not isinstance(metric, RunMetric):
+            continue
+        try:
+            for restoration in restorations():
+                metric.update(restoration)
+            values |= metric.compute()
+        except MetricUnavailable as unavailable:
+            missing |= dict.fromkeys(metric.keys, str(unavailable))
+    return values, missing

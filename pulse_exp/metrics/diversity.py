@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -44,19 +46,10 @@ class ImageDiversity:
     keys: tuple[str, ...] = ("diversity_rmse",)
     needs_truth: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        self.images: list[str] = []
-        self.levels: list[Tensor] = []
-
-    def update(self, restoration: Restoration) -> None:
-        self.images += restoration.images
-        # Eight bits, as the results are saved: a quarter of the memory.
-        self.levels += list((restoration.sr.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
-
-    def compute(self) -> dict[str, Tensor]:
-        pixels = [level.flatten() for level in self.levels]
-        largest = torch.tensor([255 * level.numel() ** 0.5 for level in pixels])
-        return {"diversity_rmse": _by_image(self.images, pixels) / largest}
+    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
+        pixels = restoration.sr.flatten(1)
+        distances = _by_image(restoration.images, pixels) / pixels.shape[1] ** 0.5
+        return {"diversity_rmse": distances}
 
 
 class FaceDiversity:
@@ -65,22 +58,16 @@ class FaceDiversity:
     keys: tuple[str, ...] = ("diversity_identity",)
     needs_truth: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        self.images: list[str] = []
-        self.embeddings: list[Tensor] = []
-
-    def update(self, restoration: Restoration) -> None:
+    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
         require_faces()
-        self.images += restoration.images
-        self.embeddings += [torch.from_numpy(p.embedding) for p in restoration.sr_portraits]
-
-    def compute(self) -> dict[str, Tensor]:
-        return {"diversity_identity": _by_image(self.images, self.embeddings)}
+        embeddings = np.stack([p.embedding for p in restoration.sr_portraits])
+        distances = _by_image(restoration.images, torch.from_numpy(embeddings))
+        return {"diversity_identity": distances}
 
 
-def _by_image(images: list[str], points: list[Tensor]) -> Float[Tensor, " N"]:
+def _by_image(images: Sequence[str], points: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     distances = torch.full((len(points),), float("nan"), dtype=torch.float64)
     for image in dict.fromkeys(images):
         rows = [row for row, name in enumerate(images) if name == image]
-        distances[rows] = mean_distance_to_others(torch.stack([points[row] for row in rows]))
+        distances[rows] = mean_distance_to_others(points[rows])
     return distances

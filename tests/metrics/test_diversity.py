@@ -5,14 +5,10 @@ import pytest
 import torch
 
 from pulse_exp import faces
-from pulse_exp.metrics import Measurement, Restoration
+from pulse_exp.metrics import Restoration, load, measure
 from pulse_exp.metrics.diversity import mean_distance_to_others, pixel_deviation
 
 needs_faces = pytest.mark.skipif(faces.available() is not None, reason=str(faces.available()))
-
-
-def batch(images, names):
-    return Restoration(sr=images, lr=images, sr_lr=images, images=names)
 
 
 def test_the_mean_over_restarts_is_the_mean_over_all_pairs():
@@ -29,16 +25,12 @@ def test_points_that_do_not_exist_are_left_out():
     assert mean_distance_to_others(points[:2]).isnan().all()
 
 
-def test_each_image_is_compared_with_its_own_restarts_across_batches():
-    levels = torch.tensor([0.2, 0.4, 0.8, 0.5]).mul(255).round().div(255)
+def test_each_result_is_compared_with_the_restarts_of_its_image():
+    levels = torch.tensor([0.2, 0.4, 0.8, 0.5])
     images = levels.view(4, 1, 1, 1).expand(4, 3, 8, 8)
-    measurement = Measurement(["diversity_rmse"])
-    assert measurement.batch(batch(images[:2], ("a", "b"))) == ({}, {})
-    measurement.batch(batch(images[2:], ("a", "c")))
-    values, missing = measurement.finish()
-    assert missing == {}
-    a, b, again_a, c = values["diversity_rmse"].tolist()
-    assert a == again_a == pytest.approx(0.6, abs=1e-6)
+    rows = Restoration(sr=images, lr=images, sr_lr=images, images=("a", "b", "a", "c"))
+    a, b, again_a, c = load("diversity_rmse")(rows)["diversity_rmse"].tolist()
+    assert a == again_a == pytest.approx(0.6)
     assert np.isnan([b, c]).all()
 
 
@@ -52,10 +44,8 @@ def test_pixel_deviation_equals_numpy():
 @needs_faces
 def test_faces_of_one_person_in_other_light_differ_a_little(woman):
     rows = torch.cat([woman, woman * 0.7, woman.flip(2)])
-    measurement = Measurement(["diversity_identity"])
-    measurement.batch(batch(rows, ("a", "a", "a")))
-    values, _ = measurement.finish()
-    first, second, no_face = values["diversity_identity"]
+    restarts = Restoration(sr=rows, lr=rows, sr_lr=rows, images=("a", "a", "a"))
+    first, second, no_face = load("diversity_identity")(restarts)["diversity_identity"]
     assert first == second
     assert 0 < first < 0.4
     assert no_face.isnan()
@@ -64,13 +54,7 @@ def test_faces_of_one_person_in_other_light_differ_a_little(woman):
 def test_without_the_extra_only_the_faces_are_missing(monkeypatch):
     monkeypatch.setattr(faces, "available", lambda: "not installed: remedy")
     images = torch.rand(2, 3, 8, 8)
-    measurement = Measurement(["diversity_rmse", "diversity_identity"])
-    measurement.batch(batch(images, ("a", "a")))
-    values, missing = measurement.finish()
+    metrics = [load("diversity_rmse"), load("diversity_identity")]
+    values, missing = measure(metrics, Restoration(images, images, images, None, ("a", "a")))
     assert set(values) == {"diversity_rmse"}
     assert missing == {"diversity_identity": "not installed: remedy"}
-
-
-def test_a_run_without_rows_has_no_values():
-    values, _ = Measurement(["diversity_rmse"]).finish()
-    assert values["diversity_rmse"].shape == (0,)

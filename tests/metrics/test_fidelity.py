@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pulse_exp.metrics import Measurement, MetricUnavailable, Restoration, load
+from pulse_exp.metrics import MetricUnavailable, Restoration, load, measure
 from pulse_exp.metrics.catalog import CATALOG
 from pulse_exp.metrics.fidelity import ms_ssim, psnr, ssim
 
@@ -111,14 +111,14 @@ def test_consistency_is_measured_on_the_low_res_pair(pair):
 
 def test_what_cannot_be_measured_is_listed_with_its_reason_never_a_number():
     tiny, small = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 64, 64)
-    measurement = Measurement([*FIDELITY, "niqe"])
-    values, missing = measurement.batch(Restoration(sr=small, lr=tiny, sr_lr=tiny, hr=small))
+    metrics = [load(name) for name in (*FIDELITY, "niqe")]
+    values, missing = measure(metrics, Restoration(sr=small, lr=tiny, sr_lr=tiny, hr=small))
     assert set(values) == {"psnr", "ssim", "lr_psnr"}
     assert all(math.isfinite(v.item()) for v in values.values())
     assert "11 pixels" in missing["lr_ssim"]
     assert "176 pixels" in missing["ms_ssim"]
     assert "too small" in missing["niqe"]
-    values, missing = measurement.batch(Restoration(sr=small, lr=tiny, sr_lr=tiny))
+    values, missing = measure(metrics, Restoration(sr=small, lr=tiny, sr_lr=tiny))
     assert set(values) == {"lr_psnr"}
     assert "not known" in missing["psnr"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import linalg
 
-from pulse_exp.metrics import Measurement, Restoration
-from pulse_exp.metrics.perceptual import Fid, Kid, Lpips
+from pulse_exp.metrics import Restoration, load, measure, measure_run
+from pulse_exp.metrics.perceptual import Fid, Kid, Lpips, Pretrained
 
 PACKAGES = {"lpips": "torchvision", "fid": "torch_fidelity", "kid": "torch_fidelity"}
 
@@ -28,42 +28,50 @@ def restoration():
     return Restoration(sr=sr * 0.8, lr=sr, sr_lr=sr, hr=hr, images=tuple("abcdefghijkl"))
 
 
+def reason_missing(metric, restoration):
+    if isinstance(metric, Lpips):
+        values, missing = measure([metric], restoration)
+    else:
+        values, missing = measure_run([metric], lambda: [restoration])
+    assert values == {}
+    return missing[metric.keys[0]]
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_without_package_the_metric_is_missing_with_reason_and_remedy(name, restoration):
     if importlib.util.find_spec(PACKAGES[name]):
         pytest.skip(f"{PACKAGES[name]} is installed")
-    measurement = Measurement([name])
-    values, missing = measurement.batch(restoration)
-    late_values, late_missing = measurement.finish()
-    assert values == late_values == {}
-    reason = (missing | late_missing)[name]
+    reason = reason_missing(load(name), restoration)
     assert "nstall" in reason
     assert "pulse-exp[perceptual]" in reason
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_weights_that_cannot_be_fetched_make_it_missing(name, restoration, monkeypatch):
+    attempts = []
+
     def fails(*args, **kwargs):
+        attempts.append(args)
         raise OSError("<urlopen error no route to host>")
 
     for target in ("lpip.LearnedPerceptualImagePatchSimilarity", "fid.FrechetInceptionDistance"):
         monkeypatch.setattr(f"torchmetrics.image.{target}", fails)
     monkeypatch.setattr("torchmetrics.image.kid.KernelInceptionDistance", fails)
-    measurement = Measurement([name])
-    _, missing = measurement.batch(restoration)
-    _, late = measurement.finish()
-    assert "no route to host" in (missing | late)[name]
+    metric = load(name)
+    assert "no route to host" in reason_missing(metric, restoration)
+    assert "no route to host" in reason_missing(metric, restoration)
+    assert len(attempts) == 1, "a download that failed is not tried again for each batch"
 
 
 def test_fid_is_the_frechet_distance_of_results_and_truths(restoration):
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     fid = Fid()
-    fid.network = FrechetInceptionDistance(feature=Moments())
+    fid.network = Pretrained("FID", lambda: FrechetInceptionDistance(feature=Moments()))
     for rows in (slice(0, 5), slice(5, 12)):
         part = [x[rows] for x in (restoration.sr, restoration.lr, restoration.hr)]
         fid.update(Restoration(sr=part[0], lr=part[1], sr_lr=part[1], hr=part[2]))
-    values = fid.compute()["fid"]
+    value = fid.compute()["fid"]
     real, fake = (
         Moments()((x * 255).round()).double().numpy() for x in (restoration.hr, restoration.sr)
     )
@@ -71,19 +79,17 @@ def test_fid_is_the_frechet_distance_of_results_and_truths(restoration):
     expected = np.sum((real.mean(0) - fake.mean(0)) ** 2) + np.trace(
         cov_real + cov_fake - 2 * linalg.sqrtm(cov_real @ cov_fake).real
     )
-    assert values.shape == (12,)
-    assert values[0].item() == pytest.approx(expected, rel=1e-3)
-    assert values.unique().numel() == 1
+    assert value == pytest.approx(expected, rel=1e-3)
 
 
 def test_kid_uses_every_row_and_leaves_the_random_state_alone(restoration):
     from torchmetrics.image.kid import KernelInceptionDistance
 
     kid = Kid()
-    kid.network = KernelInceptionDistance(feature=Moments(), subsets=1)
+    kid.network = Pretrained("KID", lambda: KernelInceptionDistance(Moments(), subsets=1))
     kid.update(restoration)
     state = torch.get_rng_state()
-    values = kid.compute()["kid"]
+    value = kid.compute()["kid"]
     assert torch.equal(state, torch.get_rng_state())
     real, fake = (
         Moments()((x * 255).round()).double().numpy() for x in (restoration.hr, restoration.sr)
@@ -94,8 +100,7 @@ def test_kid_uses_every_row_and_leaves_the_random_state_alone(restoration):
 
     within = sum((kernel(x, x).sum() - np.trace(kernel(x, x))) / (12 * 11) for x in (real, fake))
     expected = within - 2 * kernel(real, fake).mean()
-    assert values.shape == (12,)
-    assert values[0].item() == pytest.approx(expected, abs=1e-6)
+    assert value == pytest.approx(expected, abs=1e-6)
 
 
 def test_lpips_is_asked_row_by_row(restoration):
@@ -114,24 +119,18 @@ def test_lpips_is_asked_row_by_row(restoration):
             return self.value
 
     lpips = Lpips()
-    lpips.network = Distance()
+    lpips.network = Pretrained("LPIPS", Distance)
     values = lpips(restoration)["lpips"]
     expected = (restoration.sr - restoration.hr).abs().mean(dim=(1, 2, 3))
     torch.testing.assert_close(values, expected.double())
 
 
-def test_a_single_result_has_no_set_distance(restoration):
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    measurement = Measurement(["fid"])
-    measurement.run_metrics[0].network = FrechetInceptionDistance(feature=Moments())
-    one = Restoration(
-        sr=restoration.sr[:1],
-        lr=restoration.lr[:1],
-        sr_lr=restoration.lr[:1],
-        hr=restoration.hr[:1],
-    )
-    measurement.batch(one)
-    values, missing = measurement.finish()
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_a_set_distance_needs_a_finished_run_of_several_results(name, restoration):
+    metric = load(name)
+    _, missing = measure([metric], restoration)
+    assert "task=measure" in missing[name]
+    values, missing = measure_run([metric, load("psnr")], list)
     assert values == {}
-    assert "two results" in missing["fid"]
+    assert set(missing) == {name}
+    assert "two results" in missing[name]
