@@ -32,7 +32,7 @@ class Pretrained:
             try:
                 self._network = self.build()
             except (ImportError, OSError, RuntimeError) as error:
-                self._reason = next(iter(str(error).strip().splitlines()), repr(error))
+                self._reason = next(iter(str(error).splitlines()), repr(error)).rstrip(" .")
         if self._reason:
             raise MetricUnavailable(f"{self.name} cannot be loaded: {self._reason}; {REMEDY}")
         return self._network.to(device)
