@@ -9,7 +9,7 @@ the style. Images are assembled from Haar wavelet bands, four channels at half t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from pulse_exp.generators.base import Generator, freeze
 from pulse_exp.generators.openvino_ir import read_constants
+from pulse_exp.generators.strips import SLOPE, Separable, StripSynthesis, Workspaces
 from pulse_exp.generators.weights import Distribution, cached_generator
 
-SLOPE = 0.2
 MAPPING_GAIN = 2**0.5
 
 RANDOM_FACE = Distribution(
@@ -75,6 +75,10 @@ class StyledConvolution(nn.Module):
         x = F.conv2d(x, self.kernel, self.bias, padding=self.kernel.shape[-1] // 2)
         x = x + noise * self.noise_strength
         return F.leaky_relu(x, SLOPE)
+
+    def separable(self) -> Separable:
+        assert self.depthwise is not None
+        return Separable(self.depthwise, self.kernel.flatten(1), self.bias)
 
 
 class Block(nn.Module):
@@ -137,6 +141,7 @@ class MobileStyleGAN(Generator):
         self.to_rgb_style = Affine(z_dim, channels[-1])
         self.to_rgb = nn.Parameter(torch.zeros(12, channels[-1], 1, 1))
         self.to_rgb_bias = nn.Parameter(torch.zeros(12))
+        self.workspaces = Workspaces()
 
     def mapping(self, z: Float[Tensor, "B z_dim"]) -> Float[Tensor, "B num_ws w_dim"]:
         w = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
@@ -147,8 +152,8 @@ class MobileStyleGAN(Generator):
     def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
         if layer == 0:
             return self.first.noise
-        block = self.blocks[(layer - 1) // 2]
-        return (block.conv1 if layer % 2 else block.conv2).noise  # type: ignore[union-attr, return-value]
+        block = self._blocks()[(layer - 1) // 2]
+        return (block.conv1 if layer % 2 else block.conv2).noise
 
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
@@ -157,11 +162,41 @@ class MobileStyleGAN(Generator):
             noise = [self.own_noise(layer) for layer in range(len(self.noise_shapes))]
         w = ws.unbind(1)
         x = self.first(self.constant.expand(len(ws), -1, -1, -1), w[0], noise[0])
-        for i, block in enumerate(self.blocks):
+        if self._strips_pay(ws):
+            return self._in_strips(x, w, noise)
+        for i, block in enumerate(self._blocks()):
             j = 2 * i + 1
             x = block(x, w[j], w[j + 1], noise[j], noise[j + 1])
         x = x * self.to_rgb_style(w[-1])[:, :, None, None]
         return F.pixel_shuffle(F.conv2d(x, self.to_rgb, self.to_rgb_bias), 2)
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
+    def _strips_pay(self, ws: Tensor) -> bool:
+        """On the CPU with frozen weights: strips have no gradient for those, and no autocast."""
+        trained = any(parameter.requires_grad for parameter in self.parameters())
+        return ws.device.type == "cpu" and not trained and not torch.is_autocast_enabled("cpu")
+
+    @torch.compiler.disable
+    def _in_strips(self, x: Tensor, w: Sequence[Tensor], noise: Sequence[Tensor]) -> Tensor:
+        """The blocks and the output layer as `strips` computes them, image by image."""
+        modulation = []
+        for i, block in enumerate(self._blocks()):
+            j = 2 * i + 1
+            modulation += [
+                block.up(w[j]) * block.conv1.style(w[j]).repeat(1, 4) / 2,
+                block.conv2.style(w[j + 1]),
+                (noise[j] * block.conv1.noise_strength).expand(len(x), -1, -1, -1)[:, 0],
+                (noise[j + 1] * block.conv2.noise_strength).expand(len(x), -1, -1, -1)[:, 0],
+            ]
+        to_rgb = self.to_rgb.flatten(1) * self.to_rgb_style(w[-1])[:, None]
+        kernels = [(block.conv1.separable(), block.conv2.separable()) for block in self._blocks()]
+        images = [
+            StripSynthesis.apply(self.workspaces, kernels, self.to_rgb_bias, *inputs)
+            for inputs in zip(to_rgb, x.permute(0, 2, 3, 1).contiguous(), *modulation, strict=True)
+        ]
+        return images[0][None] if len(images) == 1 else torch.stack(images)
 
 
 def inverse_haar(x: Float[Tensor, "B 4*C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
@@ -223,8 +258,7 @@ def convert(members: Mapping[str, bytes]) -> MobileStyleGAN:
         layer.weight.data, layer.bias.data = weight, bias
     generator.constant.data = named["m.input.input"]
     set_convolution(generator.first, "m.conv1")
-    for i, block in enumerate(generator.blocks):
-        assert isinstance(block, Block)
+    for i, block in enumerate(generator._blocks()):
         set_affine(block.up, f"m.layers.{i}.up")
         set_convolution(block.conv1, f"m.layers.{i}.conv1")
         set_convolution(block.conv2, f"m.layers.{i}.conv2")
@@ -242,8 +276,7 @@ def _bands_first(generator: MobileStyleGAN) -> None:
     """Reorders channels before each upsampling: exported as C coarse ones, then three details for
     each of them; here as C channels of each band."""
     producer = generator.first
-    for block in generator.blocks:
-        assert isinstance(block, Block)
+    for block in generator._blocks():
         order = _band_order(len(producer.bias))
         producer.kernel.data = producer.kernel[order]
         producer.bias.data = producer.bias[order]

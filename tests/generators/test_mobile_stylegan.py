@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 
 from pulse_exp.errors import UserError
-from pulse_exp.generators import load
+from pulse_exp.generators import load, strips
 from pulse_exp.generators.base import draw_noise, freeze, read, save
 from pulse_exp.generators.mobile_stylegan import MobileStyleGAN, inverse_haar
 from pulse_exp.seeding import random_generator
@@ -92,7 +94,86 @@ def test_gradients_are_exact():
     rng = random_generator(8)
     ws = torch.randn(2, 4, 8, generator=rng, dtype=torch.float64, requires_grad=True)
     noise = [n.double().requires_grad_() for n in draw_noise(generator, 1, rng)]
-    assert torch.autograd.gradcheck(lambda ws, *n: generator.synthesis(ws, n), (ws, *noise))
+    assert torch.autograd.gradcheck(
+        lambda ws, *n: generator.synthesis(ws, n), (ws, *noise), fast_mode=True
+    )
+
+
+def by_layers(generator):
+    """A copy with trainable weights, which is computed layer by layer."""
+    return copy.deepcopy(generator).requires_grad_(True)
+
+
+@pytest.mark.parametrize("strip_bytes", [strips.STRIP_BYTES, 1], ids=["one strip", "many"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_strips_agree_with_layers(strip_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_BYTES", strip_bytes)
+    generator = tiny(dtype=dtype)
+    results = []
+    for way in (generator, by_layers(generator)):
+        rng = random_generator(10)
+        ws = torch.randn(2, 6, 8, generator=rng).to(dtype).requires_grad_()
+        noise = [n.to(dtype).requires_grad_() for n in draw_noise(generator, 2, rng)]
+        image = way.synthesis(ws, noise)
+        image.sin().sum().backward()
+        results.append((image, ws.grad, *(n.grad for n in noise)))
+    for in_strips, in_layers in zip(*results, strict=True):
+        torch.testing.assert_close(
+            in_strips, in_layers, rtol=0, atol=1e-5 * float(in_layers.detach().abs().max())
+        )
+
+
+def test_weights_can_be_trained():
+    generator = by_layers(tiny())
+    generator.synthesis(torch.ones(1, 6, 8)).square().mean().backward()
+    unused = [name for name, p in generator.named_parameters() if p.grad is None]
+    assert all(name.startswith("mapping_network") for name in unused)
+
+
+def test_memory_is_reused_but_never_shared_by_living_passes():
+    generator = tiny()
+    rng = random_generator(11)
+    ws = [torch.randn(1, 6, 8, generator=rng, requires_grad=True) for _ in range(2)]
+    expected = [torch.autograd.grad(generator.synthesis(w).sum(), w)[0] for w in ws]
+    (idle,) = [i for i in generator.workspaces.idle.values() if i[0].numel() > 5000]
+    assert len(idle) == 1
+    images = [generator.synthesis(w) for w in ws]
+    assert len(idle) == 0
+    for image, w, gradient in zip(images, ws, expected, strict=True):
+        assert torch.equal(torch.autograd.grad(image.sum(), w)[0], gradient)
+    del images, image
+    assert len(idle) == 2
+
+
+def test_inference_mode_leaves_nothing_that_breaks_a_search():
+    generator = tiny()
+    ws = torch.randn(1, 6, 8, generator=random_generator(12))
+    with torch.inference_mode():
+        expected = generator.synthesis(ws)
+    ws.requires_grad_()
+    image = generator.synthesis(ws)
+    image.sum().backward()
+    assert torch.equal(image, expected.clone())
+
+
+def test_a_copy_and_a_pickle_are_whole():
+    generator = tiny()
+    z = torch.ones(1, 8)
+    image = generator(z)
+    assert torch.equal(copy.deepcopy(generator)(z), image)
+    assert torch.equal(pickle.loads(pickle.dumps(generator))(z), image)
+
+
+def test_survives_torch_compile():
+    generator = tiny()
+    ws = torch.randn(2, 6, 8, generator=random_generator(13), requires_grad=True)
+
+    def loss(ws):
+        return generator.synthesis(ws).square().mean()
+
+    (expected,) = torch.autograd.grad(loss(ws), ws)
+    (result,) = torch.autograd.grad(torch.compile(loss, backend="eager")(ws), ws)
+    torch.testing.assert_close(result, expected)
 
 
 def test_inverse_haar_is_the_orthonormal_wavelet():
