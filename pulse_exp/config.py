@@ -245,6 +245,23 @@ class BicubicPil:
     factor: int = 32
 
 
+# --- baselines (no search) -------------------------------------------------------------------
+
+
+@option("baseline", "nearest", "bicubic", "lanczos")
+class Enlarge:
+    _target_: str = "pulse_exp.baselines.Enlarge"
+    kind: str = MISSING
+
+
+@option("baseline", "precomputed")
+class Precomputed:
+    """`root`: a folder with one image file named by each image's id."""
+
+    _target_: str = "pulse_exp.baselines.Precomputed"
+    root: str = MISSING
+
+
 # --- data -----------------------------------------------------------------------------------
 
 
@@ -454,6 +471,10 @@ def complaints(config: DictConfig) -> list[str]:
     index, _, count = shard.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         found.append(f"data.shard={shard}: write i/n with 0 <= i < n, such as 0/4")
+    if config.baseline and config.search.restarts > 1:
+        found.append("search.restarts: a baseline gives one result an image; set it to 1")
+    if config.baseline and len(config.baseline) > 1:
+        found.append(f"baseline={list(config.baseline)}: choose one")
     if not config.loss and not config.baseline:
         found.append("loss: choose at least one term, such as loss=l2")
     if "layered_gaussian" in config.prior and not config.latent._target_.endswith("WhitenedWPlus"):

@@ -16,18 +16,18 @@ from pulse_exp.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def image_files(root: str | Path) -> list[Path]:
-    """The image files directly in a folder, by name.
+def image_files(root: str | Path, key: str = "data.root") -> list[Path]:
+    """The image files directly in a folder, by name; `key` is the setting that named it.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"data.root={root}: no such folder")
+        raise UserError(f"{key}={root}: no such folder")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UserError(f"data.root={root}: no image in it ({', '.join(SUFFIXES)})")
+        raise UserError(f"{key}={root}: no image in it ({', '.join(SUFFIXES)})")
     return files
 
 

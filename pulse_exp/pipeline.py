@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from pulse_exp import metrics
+from pulse_exp.baselines import baseline_candidate
 from pulse_exp.building import (
     batch_size_for,
     build,
@@ -39,6 +40,9 @@ from pulse_exp.search import LatentSearch, Settings, Start
 from pulse_exp.summary import print_summary
 
 log = logging.getLogger(__name__)
+
+SEARCHED = ("generator", "noise", "latent", "prior", "loss", "optimizer", "schedule", "phases")
+"""The choices that a baseline makes no use of."""
 
 
 @dataclass
@@ -120,7 +124,12 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
     if config.baseline:
         baseline = build(next(iter(config.baseline.values())))
         for start in waiting:
-            results.add(baseline(start, results.problems[start.image], results.downscaler))
+            problem = results.problems[start.image]
+            results.add(
+                baseline_candidate(
+                    baseline, problem, start.restart, results.downscaler, config.search.eps
+                )
+            )
         return
     objective = build_objective(config, this.generator, results.downscaler)
     results.objective = objective
@@ -186,7 +195,7 @@ def evaluation(this: Run, factor: int | None) -> Evaluation:
         "device": str(this.device.type),
     }
     if config.baseline:
-        shared |= dict.fromkeys(("generator", "latent", "prior", "loss", "optimizer"), "none")
+        shared |= dict.fromkeys(SEARCHED, "none")
     return Evaluation(
         folder=this.folder,
         shared=shared,

@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("path", YAMLS, ids=str)
 def test_every_yaml_composes_and_builds(path: Path, folder: Path):
     group, name = path.parent.name, path.stem
-    extra = [f"data.root={folder}"] if group == "data" and "root" in _keys(group, name) else []
+    place = f"{group}.{name}" if group == "baseline" else group
+    extra = [f"{place}.root={folder}"] if "root" in _keys(group, name) else []
     config, words = job(*SMALL, f"{group}={name}", *extra)
     assert words.get(group, name) == name
     if group in ("method", "logger", "trainer", "generator"):
