@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, MUTED, GRID = "#1a1a1a", "#6b6b6b", "#d9d9d9"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 """Okabe & Ito's palette, for colour-blind readers; markers and dashes for print without colour."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-INK, MUTED, GRID = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 
 
 @contextmanager
@@ -59,3 +61,37 @@ def save_figure(figure: Figure, output: str | Path) -> list[Path]:
         figure.savefig(paths[0], metadata={"Software": None})
         figure.savefig(paths[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return paths
+
+
+def inline_vector(figure: Figure) -> str:
+    """A figure as an SVG element without ground, its ink the text colour of the page around it."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Creator": None, "Date": None, "Format": None, "Type": None},
+        )
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    for colour, name in ((INK, "currentColor"), (MUTED, "var(--muted)"), (GRID, "var(--rule)")):
+        svg = svg.replace(colour, name)
+    return svg
+
+
+def inline_raster(figure: Figure) -> str:
+    """A figure with pictures in it as an image element."""
+    from PIL import Image
+
+    png, webp = io.BytesIO(), io.BytesIO()
+    with style():
+        figure.savefig(png, format="png", dpi=150)
+    with Image.open(png) as picture:
+        width, height = picture.size
+        picture.convert("RGB").save(webp, "WEBP", quality=85)
+    data = base64.b64encode(webp.getvalue()).decode()
+    return (
+        f'<img src="data:image/webp;base64,{data}" width="{width // 2}" height="{height // 2}" '
+        'alt="" decoding="async">'
+    )

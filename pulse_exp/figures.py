@@ -33,7 +33,14 @@ from pulse_exp.grouping import (
 )
 from pulse_exp.image_grids import diversity_figure, samples_figure
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
-from pulse_exp.results import Results, label_of, load_curves, load_results, natural_key
+from pulse_exp.results import (
+    Results,
+    label_of,
+    labels_in_order,
+    load_curves,
+    load_results,
+    natural_key,
+)
 from pulse_exp.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -62,9 +69,10 @@ def severity_figure(
     frame = restrict(results.frame, where or {})
     x = x or _default_x(frame)
     check_key(frame, x, "x")
+    frame = frame[frame[x].notna()]
     info = metric_info(frame, metric)
     numeric = _is_numeric(frame[x])
-    ticks = sorted({label_of(value) for value in frame[x]}, key=_tick_key(frame, x))
+    ticks = labels_in_order(frame[x])
     keys, parts = compared_groups(frame, by, besides=(x,))
     with style():
         figure, axes = _plot()
@@ -187,11 +195,6 @@ def _is_numeric(column: pd.Series) -> bool:
     return is_numeric_dtype(column) and not is_bool_dtype(column)
 
 
-def _tick_key(frame: pd.DataFrame, x: str) -> Any:
-    order = {label_of(value): natural_key(value) for value in frame[x]}
-    return order.__getitem__
-
-
 def _means_along(
     part: pd.DataFrame, x: str, info: MetricInfo, ticks: Sequence[str], numeric: bool
 ) -> tuple[NDArray[np.float64], ...]:
@@ -202,7 +205,7 @@ def _means_along(
         if values.empty:
             continue
         mean = float(values.mean())
-        low, high = bootstrap_interval(values)
+        low, high = bootstrap_interval(values.to_numpy())
         at = float(here[x].iloc[0]) if numeric else ticks.index(str(value))
         points.append((at, mean, mean if low != low else low, mean if high != high else high))
     columns = np.asarray(sorted(points), dtype=np.float64).reshape(-1, 4).T

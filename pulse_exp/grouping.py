@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pulse_exp.errors import UserError
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
-from pulse_exp.results import CHOICES, label_of, natural_key
+from pulse_exp.results import CHOICES, label_of, labels_in_order, natural_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def check_key(frame: pd.DataFrame, key: str, axis: str) -> None:
     if key in frame.columns:
         return
     choices = [name for name in CHOICES if name in frame]
-    notes = sorted(name for name in frame if name.startswith("note_"))
+    notes = sorted(name for name in map(str, frame.columns) if name.startswith("note_"))
     close = difflib.get_close_matches(key, [*choices, *notes, *setting_keys(frame)], n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     more = " and any setting by its dotted name" if setting_keys(frame) else ""
@@ -39,11 +39,11 @@ def metric_info(frame: pd.DataFrame, key: str) -> MetricInfo:
     """What a metric of the records means; a number outside the catalog has no direction.
 
     Raises:
-        UserError: no such metric, or none of the records has it.
+        UserError: no such metric, or not one of the records names it.
     """
     from pandas.api.types import is_numeric_dtype
 
-    if key in frame and key in CATALOG and frame[key].notna().any():
+    if key in frame and key in CATALOG:
         return CATALOG[key]
     if key in frame and key not in CATALOG and is_numeric_dtype(frame[key]):
         return MetricInfo(key, key, "", -math.inf, math.inf, None, 3, f"{key} of the records.")
@@ -58,6 +58,11 @@ def metric_info(frame: pd.DataFrame, key: str) -> MetricInfo:
     raise UserError(f"--metrics: no metric {key!r}.{hint} The records have {', '.join(there)}.")
 
 
+def is_problem(key: str) -> bool:
+    """Whether a key says what is to be restored, not how: results compare only where it agrees."""
+    return key.startswith(("note_", "data.", "degradation")) or key in ("data", "factor", "image")
+
+
 def restrict(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """The records that have one of the wanted values of each key.
 
@@ -69,7 +74,7 @@ def restrict(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.Data
         labels = frame[key].map(label_of)
         for value in wanted:
             if value not in set(labels):
-                there = ", ".join(sorted(set(labels), key=natural_key))
+                there = ", ".join(labels_in_order(frame[key]))
                 raise UserError(f"--where: no record has {key}={value}; they have {there}.")
         frame = frame[labels.isin(list(wanted))]
     if frame.empty:
@@ -79,29 +84,36 @@ def restrict(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.Data
 
 def varying_keys(frame: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     """Those keys that tell records apart, less those that an earlier one already implies."""
+    keys = list(keys)
+    labels = frame[keys].drop_duplicates().map(label_of)
     chosen: list[str] = []
     groups = 1
     for key in keys:
-        combined = frame[[*chosen, key]].map(label_of).drop_duplicates()
-        if len(combined) > groups:
-            groups = len(combined)
+        combined = len(labels[[*chosen, key]].drop_duplicates())
+        if combined > groups:
+            groups = combined
             chosen.append(key)
     return chosen
 
 
 def setting_keys(frame: pd.DataFrame) -> list[str]:
     """The dotted names of resolved settings, such as `optimizer.learning_rate`."""
-    return sorted(key for key in frame.columns if "." in key)
+    return sorted(key for key in map(str, frame.columns) if "." in key)
 
 
-def varying_choices(frame: pd.DataFrame, besides: Sequence[str] = ()) -> tuple[str, ...]:
-    """The choices that vary, else a setting that does, else the method: something to compare."""
-    choices = [key for key in CHOICES if key in frame and key not in besides]
-    chosen = varying_keys(frame, choices)
-    if not chosen and not besides:
-        chosen = varying_keys(frame, setting_keys(frame))[:1]
-    fallback = [key for key in choices if key == "method"] or choices[:1] or ["config_hash"]
-    return tuple(chosen or fallback)
+def comparable_keys(frame: pd.DataFrame, besides: Sequence[str] = ()) -> list[str]:
+    """The choices, then those settings that may change a result, less the keys in `besides`."""
+    choices = [key for key in CHOICES if key in frame]
+    aside = ("data.", "logger.", "trainer.")
+    settings = [key for key in setting_keys(frame) if not key.startswith(aside)]
+    return [key for key in (*choices, *settings) if key not in besides]
+
+
+def compared_keys(frame: pd.DataFrame, besides: Sequence[str] = ()) -> tuple[str, ...]:
+    """What tells these runs apart: choices, then settings; the method where nothing does."""
+    candidates = comparable_keys(frame, besides)
+    chosen = varying_keys(frame, candidates)
+    return tuple(chosen or candidates[:1] or ["config_hash"])
 
 
 def groups_by(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Labels, pd.DataFrame]]:
@@ -149,7 +161,7 @@ def compared_groups(
     """The keys that a figure compares (default: the choices that vary) and its groups."""
     for key in by:
         check_key(frame, key, "by")
-    keys = tuple(by) or varying_choices(frame, besides)
+    keys = tuple(by) or compared_keys(frame, besides)
     return keys, groups_by(frame, keys)
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHOICES = (
-    "method", "generator", "latent", "prior", "downscaler", "degradation", "loss", "optimizer",
-    "refine", "factor", "eps",
+    "method", "baseline", "generator", "noise", "latent", "prior", "downscaler", "degradation",
+    "loss", "optimizer", "schedule", "phases", "refine", "data", "factor", "eps",
 )  # fmt: skip
 """The choices of a run that its records name, in the order of display."""
 
@@ -40,6 +40,7 @@ class Account:
         rows: rows of each file that could be read, by the file's shown name.
         unreadable: "file:line: why" for each line that could not.
         repeated: rows left out because an identical one is kept.
+        retried: failed rows left out because the search was run again.
         conflicting: one sentence for each set of rows that share an identity and differ.
         lacking: one sentence for each group of keys that only part of the rows have.
         versions: one sentence for each package or commit of which there are several.
@@ -49,6 +50,7 @@ class Account:
     rows: dict[str, int] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     repeated: int = 0
+    retried: int = 0
     conflicting: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
@@ -68,6 +70,9 @@ class Account:
         lines += _at_most_ten([f"Not used: {where}." for where in self.unreadable])
         if self.repeated:
             lines.append(f"{_count(self.repeated, 'identical duplicate')} left out.")
+        if self.retried:
+            attempts = _count(self.retried, "failed attempt")
+            lines.append(f"{attempts} left out: the same search was run again.")
         return lines + _at_most_ten(self.conflicting) + self.lacking + self.versions
 
 
@@ -145,6 +150,12 @@ def label_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     return str(value)
+
+
+def labels_in_order(values: Iterable[Any]) -> list[str]:
+    """The labels of the distinct values, in natural order."""
+    order = {label_of(value): natural_key(value) for value in values}
+    return sorted(order, key=order.__getitem__)
 
 
 def command_of(run_folder: str | Path) -> str | None:
@@ -246,10 +257,15 @@ def _without_duplicates(rows: Sequence[_Row], account: Account) -> list[_Row]:
         # fewer (a row measured again has more), and later beats earlier.
         chosen = max(reversed(distinct.values()), key=lambda row: _completeness(row.record))
         kept.append(chosen)
-        if len(distinct) > 1:
-            others = ", ".join(row.where for row in distinct.values() if row is not chosen)
+        failed = [row for row in distinct.values() if row.record["status"] == "failed"]
+        retried = [row for row in failed if row is not chosen]
+        account.retried += len(retried)
+        if len(distinct) - len(retried) > 1:
+            others = ", ".join(
+                row.where for row in distinct.values() if row is not chosen and row not in retried
+            )
             account.conflicting.append(
-                f"Image {image}, restart {restart} has {len(distinct)} differing records: used the "
+                f"Image {image}, restart {restart} has differing records: used the "
                 f"last complete one, {chosen.where}, and not {others}."
             )
     return sorted(kept, key=lambda row: [natural_key(row.record[key]) for key in IDENTITY])
@@ -276,11 +292,11 @@ def _note_mixtures(rows: Sequence[_Row], account: Account) -> None:
         )
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        versions = row.record.get("versions")
-        named = versions if isinstance(versions, dict) else {"versions": versions}
-        for name, version in {**named, "git_commit": row.record.get("git_commit")}.items():
-            if version is not None:
-                seen[name][str(version)] += 1
+        for named in filter(None, str(row.record.get("versions") or "").split(", ")):
+            name, _, version = named.rpartition(" ")
+            seen[name or "versions"][version] += 1
+        if row.record.get("git_commit"):
+            seen["git_commit"][str(row.record["git_commit"])] += 1
     for name, counts in sorted(seen.items()):
         if len(counts) > 1:
             each = ", ".join(
@@ -322,7 +338,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     def walk(node: Any, name: str) -> None:
         if isinstance(node, dict):
             for key, child in node.items():
-                walk(child, f"{name}.{key}" if name else str(key))
+                if not str(key).startswith("_"):
+                    walk(child, f"{name}.{key}" if name else str(key))
         elif "." in name:
             leaves[name] = json.dumps(node) if isinstance(node, list) else node
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval (95 %) of the mean of `values`, one value an image.
 
     Efron & Tibshirani 1993, section 13.3. With few images it is too narrow: on normal data it
@@ -31,7 +29,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
     return float(low), float(high)
 
 
-def paired_p_value(values: Sequence[float], baseline: Sequence[float]) -> float:
+def paired_p_value(values: ArrayLike, baseline: ArrayLike) -> float:
     """Two-sided Wilcoxon signed-rank test of pairs, one pair an image.
 
     1 where no pair differs; NaN where there is no pair. Pairs without a difference are dropped
@@ -46,7 +44,7 @@ def paired_p_value(values: Sequence[float], baseline: Sequence[float]) -> float:
     return float(wilcoxon(differences).pvalue) if len(differences) else 1.0
 
 
-def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """p-values adjusted for being several (Holm 1979), in the order given; NaN stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(len(p), np.nan)

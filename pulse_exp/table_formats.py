@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pulse_exp.grouping import is_problem
 from pulse_exp.metrics.catalog import MetricInfo
 from pulse_exp.tables import Cell, Labels, Place, Table
 
@@ -93,8 +94,16 @@ def notes_of(table: Table, best: str) -> list[str]:
     if n is not None:
         notes.append(f"n = {n} image{'s' if n != 1 else ''} in every cell.")
     if any(cell.best for cell in table.cells.values()):
-        notes.append(f"{best}: the best mean of the column.")
+        notes.append(f"{best}: the best mean {_contest_in_words(table)}.")
     return notes + table.notes
+
+
+def _contest_in_words(table: Table) -> str:
+    mixed = [key for key in table.row_keys if is_problem(key)]
+    if len(mixed) == len(table.row_keys):
+        return "of the row"
+    place = "of the column in its block" if len(table.blocks) > 1 else "of the column"
+    return place + (f" at the same {' and '.join(mixed)}" if mixed else "")
 
 
 def _common_n(table: Table) -> int | None:

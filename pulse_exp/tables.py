@@ -12,7 +12,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,18 @@ from pulse_exp.grouping import (
     Labels,
     Restarts,
     check_key,
+    comparable_keys,
+    compared_keys,
     condition,
     image_values,
+    is_problem,
     metric_info,
     names,
     restrict,
-    varying_choices,
+    varying_keys,
 )
 from pulse_exp.metrics.catalog import MetricInfo
-from pulse_exp.results import CHOICES, Results, label_of, load_results, natural_key
+from pulse_exp.results import Results, label_of, labels_in_order, load_results, natural_key
 from pulse_exp.statistics import RESAMPLES, bootstrap_interval, holm, paired_p_value
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Cell:
 
     Attributes:
         low, high: ends of the 95 % bootstrap interval; NaN for one image or equal values.
-        best: whether its printed mean is the best of its column in its block.
+        best: whether its printed mean is the best of those that solve the same problem.
         p: Holm-adjusted p-value against the baseline; NaN where there was no comparison.
         pairs: images in that comparison.
     """
@@ -75,14 +78,14 @@ class Group:
         images: images with at least one finished search.
         failed: images of which every search failed.
         searches, failed_searches: rows of the records, and those of them that failed.
-        run_folders: where they come from.
+        runs: the run folder and config hash of each run they come from.
     """
 
     images: int
     failed: int
     searches: int
     failed_searches: int
-    run_folders: tuple[str, ...]
+    runs: tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -178,7 +181,7 @@ def build_table(
     for axis, keys in (("rows", rows), ("cols", cols), ("blocks", blocks)):
         for key in keys:
             check_key(frame, key, axis)
-    rows = tuple(rows) or varying_choices(frame, besides=(*cols, *blocks))
+    rows = tuple(rows) or compared_keys(frame, besides=(*cols, *blocks))
     _check_distinct([*rows, *cols, *blocks])
     table = Table(
         row_keys=tuple(rows),
@@ -231,7 +234,8 @@ def _fill(
     first, second = len(table.block_keys), len(table.block_keys) + len(table.row_keys)
     labels = frame[keys].map(label_of)
     values: dict[tuple[Place, str], pd.Series] = {}
-    for label, part in frame.groupby([labels[key] for key in keys], sort=False):
+    for name, part in frame.groupby([labels[key] for key in keys], sort=False):
+        label = tuple(map(str, name))
         place = (label[:first], label[first:second], label[second:])
         finished = part[part["status"] != "failed"]
         images = finished["image"].nunique()
@@ -240,7 +244,7 @@ def _fill(
             failed=part["image"].nunique() - images,
             searches=len(part),
             failed_searches=len(part) - len(finished),
-            run_folders=tuple(sorted(set(part["run_folder"]), key=natural_key)),
+            runs=tuple(sorted(set(zip(part["run_folder"], part["config_hash"], strict=True)))),
         )
         for metric in table.metrics:
             of_images = image_values(part, metric, restarts)
@@ -252,7 +256,9 @@ def _fill(
 def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
     if values.empty:
         return Cell(float("nan"), float("nan"), float("nan"), 0)
-    low, high = (float("nan"),) * 2 if metric.scope == "run" else bootstrap_interval(values)
+    low, high = (
+        (float("nan"),) * 2 if metric.scope == "run" else bootstrap_interval(values.to_numpy())
+    )
     return Cell(float(values.mean()), low, high, len(values))
 
 
@@ -286,9 +292,7 @@ def _compare(table: Table, values: dict[tuple[Place, str], pd.Series], baseline:
         adjusted = holm([p for _, p, _ in tested])
         for (place, _, pairs), p in zip(tested, adjusted, strict=True):
             cell = table.cells[place, metric.key]
-            table.cells[place, metric.key] = Cell(
-                cell.mean, cell.low, cell.high, cell.n, p=float(p), pairs=pairs
-            )
+            table.cells[place, metric.key] = replace(cell, p=float(p), pairs=pairs)
 
 
 def _axis_keys(table: Table) -> tuple[Labels, Labels, Labels]:
@@ -316,22 +320,36 @@ def _find_baseline(table: Table, baseline: str) -> tuple[int, int, str]:
 
 
 def _mark_best(table: Table) -> None:
-    """Mark the best printed means of each column and block, unless all are alike."""
-    for metric, block, col in itertools.product(table.metrics, table.blocks, table.cols):
-        places = [(block, row, col) for row in table.rows]
-        filled = {
-            place: table.cells[place, metric.key]
-            for place in places
-            if (place, metric.key) in table.cells and table.cells[place, metric.key].n
-        }
-        printed = {place: round(cell.mean, metric.decimals) for place, cell in filled.items()}
-        if metric.lower_is_better is None or len(set(printed.values())) < 2:
-            continue
-        best = (min if metric.lower_is_better else max)(printed.values())
-        for place, cell in filled.items():
-            table.cells[place, metric.key] = Cell(
-                cell.mean, cell.low, cell.high, cell.n, printed[place] == best, cell.p, cell.pairs
-            )
+    """Mark the best printed mean of each metric among rivals, unless all are alike."""
+    for metric in table.metrics:
+        rivals: dict[Any, dict[Place, float]] = {}
+        for place in table.places():
+            cell = table.cells.get((place, metric.key))
+            if metric.lower_is_better is not None and cell is not None and cell.n:
+                printed = round(cell.mean, metric.decimals)
+                rivals.setdefault(_contest(table, place), {})[place] = printed
+        for means in rivals.values():
+            if len(set(means.values())) < 2:
+                continue
+            best = (min if metric.lower_is_better else max)(means.values())
+            for place, mean in means.items():
+                cell = table.cells[place, metric.key]
+                table.cells[place, metric.key] = replace(cell, best=mean == best)
+
+
+def _contest(table: Table, place: Place) -> tuple[Any, ...]:
+    """What rivals share: block, column and problem; the row and problem where no row differs in
+    more than its problem. Two degradations or two groups of people are no rivals.
+    """
+    block, row, col = place
+    row_problem = _problem_of(table.row_keys, row)
+    if len(row_problem) < len(row):
+        return block, row_problem, col
+    return block, row, _problem_of(table.col_keys, col)
+
+
+def _problem_of(keys: Labels, labels: Labels) -> Labels:
+    return tuple(label for key, label in zip(keys, labels, strict=True) if is_problem(key))
 
 
 def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts) -> list[str]:
@@ -358,6 +376,7 @@ def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts) -> list[str]:
             + "; they count as not solved and have no other value."
         )
     notes += _notes_on_unequal_cells(table, frame)
+    notes += _notes_on_missing(table, frame)
     if table.baseline:
         notes.append(_note_on_tests(table))
     return notes
@@ -386,22 +405,32 @@ def _notes_on_unequal_cells(table: Table, frame: pd.DataFrame) -> list[str]:
     """Say which other choices a cell averages over, and whether cells hold different images."""
     keys = [*table.block_keys, *table.row_keys, *table.col_keys]
     labels = [frame[key].map(label_of) for key in keys]
-    others = [key for key in (*CHOICES, "seed") if key in frame and key not in keys]
-    mixed: dict[str, set[str]] = {}
+    others = [*comparable_keys(frame, besides=keys), *(["seed"] if "seed" in frame else [])]
+    mixed: dict[str, set[Any]] = {}
     image_sets = set()
     for _, part in frame.groupby(labels, sort=False):
         image_sets.add(frozenset(part["image"]))
-        for key in others:
-            there = set(part[key].map(label_of))
-            if len(there) > 1:
-                mixed.setdefault(key, set()).update(there)
+        for key in varying_keys(part, others):
+            mixed.setdefault(key, set()).update(part[key])
     notes = [
-        f"Cells average over {key}: {', '.join(sorted(there, key=natural_key))}."
+        f"Cells average over {key}: {', '.join(labels_in_order(there))}."
         for key, there in mixed.items()
     ]
     if len(image_sets) > 1:
         notes.append("Cells do not all hold the same images: compare their means with care.")
     return notes
+
+
+def _notes_on_missing(table: Table, frame: pd.DataFrame) -> list[str]:
+    """Why a metric of the table was not measured, as far as the records say."""
+    if "missing" not in frame:
+        return []
+    reasons: dict[str, None] = {}
+    for text in frame["missing"].dropna().drop_duplicates():
+        for reason in str(text).split("; "):
+            if reason.partition(":")[0] in {metric.key for metric in table.metrics}:
+                reasons[reason] = None
+    return [f"Not measured: {reason}." for reason in sorted(reasons)]
 
 
 def _notes_on_records(results: Results) -> list[str]:

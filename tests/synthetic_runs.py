@@ -19,7 +19,7 @@ def record(image: str, restart: int = 0, **values: Any) -> dict[str, Any]:
         "refine": "none", "factor": 8, "eps": 0.001, "lr_mse": 0.0008, "psnr": 20.0,
         "lr_psnr": 31.0, "niqe": 4.0, "ssim": 0.6, "steps": 100, "best_step": 90,
         "solved_step": 40, "seconds": 5.0, "config_hash": "c0", "git_commit": "abc1234",
-        "versions": {"torch": "2.5.0", "python": "3.11"}, "peak_memory": 900.0,
+        "versions": "python 3.11, torch 2.5.0", "peak_memory": 900.0,
     }  # fmt: skip
     row = {**defaults, **values}
     if row["status"] == "failed":

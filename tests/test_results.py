@@ -47,6 +47,14 @@ def test_of_conflicting_rows_the_last_complete_one_is_used(tmp_path):
     assert results.frame["psnr"].tolist() == [11.0]
     (line,) = [line for line in results.account.lines() if "differing" in line]
     assert line.index("run-2/records.jsonl:2") < line.index("and not") < line.index("run-10")
+    assert "1 failed attempt left out: the same search was run again." in results.account.lines()
+
+
+def test_a_failure_that_was_searched_again_is_no_conflict(tmp_path):
+    rows = [record("a", status="failed", reason="NaN"), record("a"), record("b", status="failed")]
+    account = load_results([write_run(tmp_path, rows)]).account
+    assert (account.used, account.failed, account.retried) == (2, 1, 1)
+    assert account.conflicting == []
 
 
 def test_unreadable_lines_are_named_by_file_and_line(tmp_path):
@@ -83,7 +91,7 @@ def test_a_last_line_without_newline_is_used_when_it_is_whole(tmp_path):
 
 
 def test_mixed_schemas_and_versions_are_said(tmp_path):
-    old = record("a", config_hash="old", versions={"torch": "2.4.0"}, git_commit="111")
+    old = record("a", config_hash="old", versions="python 3.11, torch 2.4.0", git_commit="111")
     for key in ("ssim", "niqe"):
         del old[key]
     write_run(tmp_path / "old", [old])

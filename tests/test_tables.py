@@ -200,6 +200,25 @@ def test_settings_serve_as_rows(tmp_path):
     assert table.rows == [("0.05",), ("0.4",)]
 
 
+def test_what_a_cell_averages_over_is_said(tmp_path):
+    for name, rate in (("0", 0.4), ("1", 0.05)):
+        run = write_run(tmp_path / name, [record("a", config_hash=name)], [])
+        text = f"optimizer:\n  learning_rate: {rate}\n  _target_: X{name}\ntrainer:\n  n: {name}\n"
+        (run / ".hydra" / "config.yaml").write_text(text)
+    notes = build_table(load_results([tmp_path]), rows=["method"]).notes
+    assert [note for note in notes if note.startswith("Cells average")] == [
+        "Cells average over optimizer.learning_rate: 0.05, 0.4."
+    ]
+
+
+def test_a_metric_that_could_not_be_measured_says_why(tmp_path):
+    rows = [record(image, lpips=None, missing="lpips: no weights; fid: none") for image in "ab"]
+    text = render(table_of(tmp_path, rows, metrics=["psnr", "lpips"]), "md")
+    assert "| pulse | 20.00 | not measured |" in text
+    assert "- Not measured: lpips: no weights." in text
+    assert "fid" not in text
+
+
 def test_where_selects_and_orders(study):
     results = load_results([study])
     where = {"prior": ["sphere+cross", "none"], "degradation": ["none"]}
