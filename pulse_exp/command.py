@@ -16,6 +16,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 TASKS = {
     "search": "pulse_exp.pipeline:run",
+    "align": "pulse_exp.align:run",
 }
 """`task=` -> `module:function(config, words, folder) -> exit status`."""
 

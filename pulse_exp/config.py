@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 SCHEMAS: dict[str, dict[str, type]] = {}
 """group -> option -> its dataclass."""
@@ -287,6 +287,22 @@ class Folder:
     facts: str | None = None
 
 
+@option("data", "photos")
+class Photos:
+    """`min_face`: side of the smallest face used, in pixels of the photo; `max_faces` of a photo,
+    the largest, null = all; `order`: how its faces are numbered, "size" or "left_to_right"."""
+
+    _target_: str = "pulse_exp.photos.Photos"
+    root: str = MISSING
+    mode: str = II("mode")
+    factor: int = II("downscaler.factor")
+    min_face: float = 0
+    max_faces: int | None = None
+    order: str = "size"
+    limit: int | None = None
+    shard: str = "0/1"
+
+
 @option("data", "low_res")
 class LowRes:
     _target_: str = "pulse_exp.data.LowResFolder"
@@ -355,9 +371,15 @@ class Search:
 
 @dataclass
 class Config:
-    """The whole job. Group nodes are filled by the chosen options."""
+    """The whole job. Group nodes are filled by the chosen options.
+
+    `task`: "search", or "align", which shows the faces of data=photos. `mode`: in "evaluate" a
+    photo is the truth, in "restore" the low-res input. `paste_back`: also writes each photo with
+    the results blended in."""
 
     task: str = "search"
+    mode: str = "evaluate"
+    paste_back: bool = False
     seed: int = 0
     dry_run: bool = False
     debug: bool = False
@@ -451,6 +473,9 @@ def complaints(config: DictConfig) -> list[str]:
             found.append(f"{key}={value}: must be at least {least:g}")
 
     one_of("search.stop", "all_solved", "never")
+    photos = str(config.data.get("_target_")).endswith(".Photos")
+    one_of("data.mode" if photos else "mode", "evaluate", "restore")
+    one_of("data.order", "size", "left_to_right")
     one_of("latent.start", "random", "mean")
     one_of("noise.source", "own", "random", "resampled")
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
@@ -462,6 +487,8 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("downscaler.factor", 1)
     at_least("data.limit", 1)
     at_least("data.count", 1)
+    at_least("data.min_face", 0)
+    at_least("data.max_faces", 1)
     at_least("trainer.steps_per_call", 1)
     for path in _missing(config):
         found.append(f"{path} is not set: add {path}=... to the command")
@@ -475,6 +502,10 @@ def complaints(config: DictConfig) -> list[str]:
         found.append("search.restarts: a baseline gives one result an image; set it to 1")
     if config.baseline and len(config.baseline) > 1:
         found.append(f"baseline={list(config.baseline)}: choose one")
+    if not photos:
+        for key, value in {"task": "align", "mode": "restore", "paste_back": True}.items():
+            if config[key] == value:
+                found.append(f"{key}={str(value).lower()} needs data=photos data.root=DIR")
     if not config.loss and not config.baseline:
         found.append("loss: choose at least one term, such as loss=l2")
     if "layered_gaussian" in config.prior and not config.latent._target_.endswith("WhitenedWPlus"):

@@ -78,10 +78,16 @@ def to_bytes(image: Float[Tensor, "3 H W"]) -> np.ndarray:
 
 def write_image(image: Float[Tensor, "3 H W"], path: Path) -> None:
     """Writes a png, whole or not at all."""
+    write_pixels(to_bytes(image), path)
+
+
+def write_pixels(pixels: np.ndarray, path: Path, icc_profile: bytes | None = None) -> None:
+    """Writes a picture `[H, W, 3]` uint8 as png, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        Image.fromarray(to_bytes(image)).save(part, format="PNG", compress_level=3)
+        picture = Image.fromarray(pixels)
+        picture.save(part, format="PNG", compress_level=3, icc_profile=icc_profile)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

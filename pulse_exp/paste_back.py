@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from pulse_exp.alignment import Picture, Quad, crop_quad, quad_side
+from pulse_exp.images import write_pixels
+from pulse_exp.photo_files import read_photo
+from pulse_exp.photos import PhotoFace
 
 FEATHER = (0.7, 0.95)
 """The face is opaque within the first and gone beyond the second of these shares of the crop."""
 COLOR_SIGMA = 1 / 16
 """Width, in sides of the crop, of the blur below which the photo's own colours are kept."""
 BAND = 256
+
+
+def paste_results(
+    faces: Iterable[PhotoFace], results: Mapping[str, Path], folder: Path
+) -> list[Path]:
+    """Writes `folder/<photo>.png` for each photo with a result: all of its faces blended in.
+
+    Losslessly and at the photo's own size, upright. Photos of many faces are read once.
+
+    Args:
+        results: the picture of the restored face for each face's id, where there is one.
+    """
+    by_photo: dict[Path, list[PhotoFace]] = {}
+    for face in faces:
+        if face.id in results:
+            by_photo.setdefault(face.path, []).append(face)
+    written = []
+    for path, found in by_photo.items():
+        photo = read_photo(path, max_pixels=None)
+        pixels = photo.pixels.copy()
+        for face in found:
+            with Image.open(results[face.id]) as file:
+                paste_face(pixels, np.asarray(file.convert("RGB")), face.quad)
+        written.append(folder / f"{found[0].photo_id}.png")
+        write_pixels(pixels, written[-1], photo.icc_profile)
+    return written
 
 
 def paste_face(photo: Picture, face: Picture, quad: Quad) -> None:
@@ -58,6 +89,8 @@ def feathered(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.floa
 
 def _in_colors_of(photo: Picture, face: Picture, quad: Quad) -> Picture:
     """The face at the crop's size in the photo, or its own if smaller, in the photo's colours."""
+    from scipy.ndimage import gaussian_filter
+
     size = max(1, min(face.shape[0], round(quad_side(quad))))
     small = Image.fromarray(face).resize((size, size), Image.Resampling.LANCZOS)
     own = np.asarray(small, dtype=np.float32)

@@ -29,10 +29,17 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Photo:
-    """Pixels `[H, W, 3]` uint8, upright, and how many of the file's pixels one of them spans."""
+    """An upright photo as it was read.
+
+    Attributes:
+        pixels: `[H, W, 3]` uint8, RGB.
+        scale: how many of the file's pixels one of them spans.
+        icc_profile: what the file says its colours mean, for writing them again.
+    """
 
     pixels: Picture
     scale: float
+    icc_profile: bytes | None = None
 
 
 def read_photo(path: str | Path, max_pixels: int | None = MAX_PIXELS) -> Photo:
@@ -52,7 +59,8 @@ def read_photo(path: str | Path, max_pixels: int | None = MAX_PIXELS) -> Photo:
                 turn = UPRIGHT.get(_orientation(file))
                 small = _rgb(_decoded(file, max_pixels))
                 upright = small if turn is None else small.transpose(turn)
-                return Photo(np.asarray(upright), full / max(upright.size))
+                profile = file.info.get("icc_profile") if file.mode.startswith("RGB") else None
+                return Photo(np.asarray(upright), full / max(upright.size), profile)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: {error}; make it smaller first") from error
     except Exception as error:  # on a damaged file Pillow's decoders raise all kinds

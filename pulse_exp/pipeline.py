@@ -34,6 +34,8 @@ from pulse_exp.evaluation import Evaluation, Problems, row_key
 from pulse_exp.generators.base import Generator
 from pulse_exp.loggers import build_logger, close_logger
 from pulse_exp.panel import write_panel
+from pulse_exp.paste_back import paste_results
+from pulse_exp.photos import Photos
 from pulse_exp.problem import Record
 from pulse_exp.records import RECORDS, RecordFile, git_commit, versions
 from pulse_exp.search import LatentSearch, Settings, Start
@@ -262,6 +264,9 @@ def report(this: Run, logger: Any) -> int:
     shown = [row for row in rows if row.get("selected")]
     if shown:
         write_panel([results.panel_row(row) for row in shown], this.folder / "panel.png")
+    if this.config.paste_back and isinstance(this.dataset, Photos):
+        selected = {row["image"]: sr for row in shown if (sr := results.panel_row(row).sr)}
+        paste_results(this.dataset.faces, selected, this.folder / "pasted")
     print_summary(rows, this.folder)
     if logger is not None:
         solved = [row["status"] == "solved" for row in rows]

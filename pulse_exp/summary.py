@@ -44,7 +44,7 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
         console.print(
             f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
         )
-    for name in ("panel.png", "records.jsonl", "sr"):
+    for name in ("panel.png", "records.jsonl", "sr", "pasted"):
         if (folder / name).exists():
             console.print(escape(str(folder / name)), soft_wrap=True, style="dim")
 

@@ -1,18 +1,25 @@
+import json
 from functools import lru_cache
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
-from portraits import portrait
+from scipy import ndimage
 from skimage import data
 
-from pulse_exp import faces, photos
-from pulse_exp.alignment import quad_from_landmarks, quad_side
+from pulse_exp import align, faces, photos, pipeline
+from pulse_exp.alignment import crop_quad, quad_from_landmarks, quad_side
+from pulse_exp.building import build_dataset
+from pulse_exp.config import complaints
 from pulse_exp.errors import UserError
 from pulse_exp.face_remarks import asymmetry, sharpness
+from pulse_exp.generators import load
 from pulse_exp.overview import overview
 from pulse_exp.photo_files import Photo, read_photo
 from pulse_exp.photos import aligned, faces_in_photo, find_faces
+from pulse_exp.records import RecordFile
+from tests.compose import SMALL, job
+from tests.portraits import portrait
 
 pytestmark = pytest.mark.skipif(faces.available() is not None, reason=str(faces.available()))
 
@@ -211,6 +218,133 @@ def test_asymmetry_changes_its_sign_in_the_mirror():
     (mirrored,) = find_faces(Photo(half("obama2")[:, ::-1].copy(), 1.0))
     assert asymmetry(mirrored) == pytest.approx(-asymmetry(only_face("obama2")), abs=0.15)
     assert asymmetry(mirrored) > 0.3
+
+
+def made_up_face(center, half_side, angle=0.0):
+    """A face whose crop has this centre and half side, eyes and mouth in FFHQ's proportions."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48] = (-0.25, -0.05), (0.25, -0.05)
+    points[48], points[54] = (-0.2, 0.45), (0.2, 0.45)
+    points[0:17, 0] = np.linspace(-0.5, 0.5, 17)
+    points = points @ turn.T * half_side + center
+    box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(int)
+    return faces.Face(tuple(box.tolist()), points, 1.0)
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """data=photos on one photo of smooth noise with two made-up faces, for a side of 64."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(300, 400, 3)), (4, 4, 0))
+    pixels = np.uint8(255 * (noise - noise.min()) / np.ptp(noise))
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    found = [made_up_face((150, 150), 80, 0.2), made_up_face((330, 100), 10)]
+    monkeypatch.setattr(photos, "find_faces", lambda photo: found)
+
+    def build(**settings):
+        config, _ = job(*SMALL, "data=photos", f"data.root={tmp_path}", *settings.pop("job", []))
+        return build_dataset(config, load("toy"))
+
+    return build
+
+
+def test_evaluation_has_the_aligned_face_as_its_truth(dataset):
+    data = dataset()
+    assert data.ids == ["noise#1", "noise#2"]
+    assert (data.factor(0), data.factor(1)) == (None, None)
+    sample = data.load(0)
+    assert sample.lr is None
+    assert sample.hr.shape == (3, 64, 64)
+    quad = data.rows[0].quad
+    assert quad_side(quad) == pytest.approx(160)
+    expected = crop_quad(read_photo(data.rows[0].path).pixels, quad, 64)
+    np.testing.assert_allclose(sample.hr.permute(1, 2, 0).numpy() * 255, expected, atol=0.01)
+
+
+def test_restoration_reduces_the_face_and_has_no_truth(dataset):
+    data = dataset(job=["mode=restore"])
+    assert data.factor(0) is None
+    sample = data.load(0)
+    assert sample.hr is None
+    assert sample.lr.shape == (3, 8, 8)
+    large = Image.fromarray(crop_quad(read_photo(data.rows[0].path).pixels, data.rows[0].quad, 64))
+    reference = np.asarray(large.resize((8, 8), Image.Resampling.BICUBIC)) / 255
+    np.testing.assert_allclose(sample.lr.permute(1, 2, 0).numpy(), reference, atol=1.1 / 255)
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "restore"])
+def test_a_face_smaller_than_the_low_res_size_is_used_as_it_is(dataset, mode):
+    data = dataset(job=[f"mode={mode}", "downscaler.factor=2"])
+    assert data.factor(0) is None
+    assert data.factor(1) == 4  # 20 pixels of the photo: 16 of the low-res image, not 32
+    sample = data.load(1)
+    assert sample.hr is None
+    assert sample.lr.shape == (3, 16, 16)
+    assert "small" in sample.notes["note_face"]
+
+
+def test_a_face_without_pixels_and_a_photo_without_faces_say_so(dataset, monkeypatch):
+    monkeypatch.setattr(photos, "find_faces", lambda photo: [made_up_face((100, 100), 3)])
+    with pytest.raises(UserError, match="has only 6 pixels"):
+        dataset().factor(0)
+    monkeypatch.setattr(photos, "find_faces", lambda photo: [])
+    data = dataset()
+    assert data.ids == ["noise"]
+    with pytest.raises(UserError, match="no face found"):
+        data.factor(0)
+
+
+def test_without_the_extra_the_remedy_is_named(dataset, monkeypatch):
+    monkeypatch.setattr(faces, "available", lambda: "package dlib-bin is not installed: do this")
+    with pytest.raises(UserError, match="data=photos needs an extra: package dlib-bin"):
+        len(dataset())
+
+
+def test_a_run_pastes_its_results_back(dataset, tmp_path):
+    config, words = job(
+        *SMALL,
+        *("data=photos", f"data.root={tmp_path}", "mode=restore", "paste_back=true"),
+        *("search.steps=2", "metrics=[]"),
+    )
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:40])
+    dataset()
+    out = tmp_path / "run"
+    assert pipeline.run(config, words, out) == 1
+    records = {row["image"]: row for row in RecordFile(out / "records.jsonl").read()}
+    assert set(records) == {"noise#1", "noise#2", "cut"}
+    assert records["cut"]["status"] == "failed"
+    assert "damaged" in records["cut"]["reason"]
+    assert records["noise#2"]["lr_side"] == 8
+    assert records["noise#1"]["note_crop_side"] == pytest.approx(160)
+    before = read_photo(tmp_path / "noise.png").pixels
+    after = read_photo(out / "pasted" / "noise.png").pixels
+    assert after.shape == before.shape
+    assert (after[120:180, 120:180] != before[120:180, 120:180]).any()
+    np.testing.assert_array_equal(after[270:], before[270:])
+
+
+def test_aligning_writes_faces_and_an_overview(dataset, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    out = tmp_path / "run"
+    config, words = job(*SMALL, "task=align", "data=photos", f"data.root={tmp_path}")
+    dataset()
+    assert align.run(config, words, out) == 1
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    assert written == [
+        *("aligned/noise#1.png", "aligned/noise#2.png"),
+        *("faces.jsonl", "overview/noise.png"),
+    ]
+    lines = [json.loads(line) for line in (out / "faces.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["found", "found", "failed"]
+    assert lines[0]["note_face_box"]
+    assert len(lines[0]["note_landmarks"].split()) == 68
+
+
+@pytest.mark.parametrize("override", ["mode=restore", "paste_back=true", "task=align"])
+def test_what_needs_photos_is_refused_without_them(override):
+    config, _ = job(*SMALL, "data=generated", override)
+    assert [line for line in complaints(config) if "data=photos" in line]
 
 
 def test_the_overview_shows_the_photo_and_every_face(group, tmp_path):
