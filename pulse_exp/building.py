@@ -53,13 +53,11 @@ def build_downscaler(config: DictConfig, factor: int, resolution: int) -> Downsc
     """The downscaler that the search assumes, for one factor.
 
     Raises:
-        UserError: the factor does not divide the generator's resolution.
+        UserError: it cannot be applied to an image of the generator's resolution.
     """
-    if resolution % factor:
-        raise UserError(
-            f"downscaler.factor={factor} does not divide the generator's resolution {resolution}"
-        )
-    return build(config.downscaler, factor=factor)
+    downscaler: Downscaler = build(config.downscaler, factor=factor)
+    downscaler.output_size(resolution, resolution)
+    return downscaler
 
 
 def build_degradation(config: DictConfig, downscaler: Downscaler) -> Chain:

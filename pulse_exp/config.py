@@ -245,6 +245,199 @@ class BicubicPil:
     factor: int = 32
 
 
+@option("downscaler", "bilinear")
+class Bilinear:
+    _target_: str = "pulse_exp.operators.downscalers.Bilinear"
+    factor: int = 32
+
+
+@option("downscaler", "area")
+class Area:
+    _target_: str = "pulse_exp.operators.downscalers.Area"
+    factor: int = 32
+
+
+@option("downscaler", "lanczos")
+class Lanczos:
+    _target_: str = "pulse_exp.operators.downscalers.Lanczos"
+    factor: int = 32
+
+
+@option("downscaler", "nearest")
+class Nearest:
+    _target_: str = "pulse_exp.operators.downscalers.Nearest"
+    factor: int = 32
+
+
+@option("downscaler", "gaussian")
+class GaussianStride:
+    """`sigma`: in low-res pixels."""
+
+    _target_: str = "pulse_exp.operators.downscalers.Gaussian"
+    factor: int = 32
+    sigma: float = 0.5
+
+
+@option("downscaler", "identity")
+class Identity:
+    _target_: str = "pulse_exp.operators.measurements.Identity"
+    factor: int = 1
+
+
+@option("downscaler", "block_mask")
+class KnownBlock:
+    """The hidden rectangle in parts of the image's sides, from 0 to 1."""
+
+    _target_: str = "pulse_exp.operators.measurements.BlockMask"
+    factor: int = 1
+    top: float = 0.25
+    left: float = 0.25
+    height: float = 0.5
+    width: float = 0.5
+
+
+@option("downscaler", "random_mask")
+class KnownPixels:
+    """`rate`: the part of the pixels that is hidden."""
+
+    _target_: str = "pulse_exp.operators.measurements.RandomMask"
+    factor: int = 1
+    rate: float = 0.5
+    seed: int = 0
+
+
+@option("downscaler", "gaussian_measurements")
+class GaussianMeasurements:
+    """`factor`: the square root of pixels for one measurement."""
+
+    _target_: str = "pulse_exp.operators.measurements.GaussianMeasurements"
+    factor: int = 2
+    seed: int = 0
+
+
+@option("downscaler", "composed")
+class Composed:
+    """`factor`: of both together; `first` reduces by what `then` leaves of it."""
+
+    _target_: str = "pulse_exp.operators.measurements.Composed"
+    factor: int = 32
+    first: Any = MISSING
+    then: Any = MISSING
+
+
+# --- degradations (what really happened) ------------------------------------------------------
+
+
+@option("degradation", "gaussian_noise")
+class GaussianNoise:
+    """`std`: in 8-bit levels."""
+
+    _target_: str = "pulse_exp.operators.degradations.GaussianNoise"
+    std: float = 25.0
+
+
+@option("degradation", "poisson")
+class Poisson:
+    """`photons`: the mean count at a value of 1."""
+
+    _target_: str = "pulse_exp.operators.degradations.Poisson"
+    photons: float = 30.0
+
+
+@option("degradation", "salt_and_pepper")
+class SaltAndPepper:
+    """`rate`: the part of the pixels that turns white or black."""
+
+    _target_: str = "pulse_exp.operators.degradations.SaltAndPepper"
+    rate: float = 0.05
+
+
+@option("degradation", "motion_blur")
+class MotionBlur:
+    """`length`: in high-res pixels; `angle`: in degrees anticlockwise from the horizontal, null =
+    one drawn for each image."""
+
+    _target_: str = "pulse_exp.operators.blurs.MotionBlur"
+    length: float = 100.0
+    angle: float | None = None
+
+
+@option("degradation", "gaussian_blur")
+class GaussianBlur:
+    """`sigma`: in high-res pixels."""
+
+    _target_: str = "pulse_exp.operators.blurs.GaussianBlur"
+    sigma: float = 32.0
+
+
+@option("degradation", "defocus")
+class Defocus:
+    """`radius`: of the circle of confusion, in high-res pixels."""
+
+    _target_: str = "pulse_exp.operators.blurs.Defocus"
+    radius: float = 48.0
+
+
+@option("degradation", "jpeg")
+class Jpeg:
+    """`quality`: from 1 to 95."""
+
+    _target_: str = "pulse_exp.operators.degradations.Jpeg"
+    quality: int = 30
+
+
+@option("degradation", "colour_cast")
+class ColourCast:
+    """`strength`: each channel's factor lies within 1 ± strength."""
+
+    _target_: str = "pulse_exp.operators.degradations.ColourCast"
+    strength: float = 0.3
+
+
+@option("degradation", "grey")
+class Grey:
+    _target_: str = "pulse_exp.operators.degradations.Grey"
+
+
+@option("degradation", "block_mask")
+class HiddenBlock:
+    """`side`: the square's side as a part of the image's."""
+
+    _target_: str = "pulse_exp.operators.degradations.HiddenBlock"
+    side: float = 0.25
+
+
+@option("degradation", "random_mask")
+class HiddenPixels:
+    """`rate`: the part of the pixels that turns black."""
+
+    _target_: str = "pulse_exp.operators.degradations.HiddenPixels"
+    rate: float = 0.25
+
+
+@option("degradation", "wrong_downscaler")
+class WrongDownscaler:
+    """`kind`: bicubic, bicubic_pil, bilinear, area, lanczos, nearest or gaussian."""
+
+    _target_: str = "pulse_exp.operators.degradations.WrongDownscaler"
+    kind: str = "area"
+    factor: int = II("downscaler.factor")
+
+
+@option("degradation", "second_order")
+class SecondOrder:
+    _target_: str = "pulse_exp.operators.second_order.SecondOrder"
+    factor: int = II("downscaler.factor")
+
+
+# --- refinements after the search -------------------------------------------------------------
+
+
+@option("refine", "back_projection")
+class BackProjection:
+    _target_: str = "pulse_exp.refine.BackProjection"
+
+
 # --- baselines (no search) -------------------------------------------------------------------
 
 
@@ -508,6 +701,8 @@ def complaints(config: DictConfig) -> list[str]:
                 found.append(f"{key}={str(value).lower()} needs data=photos data.root=DIR")
     if not config.loss and not config.baseline:
         found.append("loss: choose at least one term, such as loss=l2")
+    if config.degradation and config.data._target_.endswith("LowResFolder"):
+        found.append("data=low_res has no truth that could be degraded; set degradation=none")
     if "layered_gaussian" in config.prior and not config.latent._target_.endswith("WhitenedWPlus"):
         found.append("prior=layered_gaussian needs latent=whitened_w_plus (a vector and offsets)")
     if "sphere" in config.prior and config.latent.start == "mean":
