@@ -19,15 +19,21 @@ AnyGenerator = TypeVar("AnyGenerator", bound="Generator")
 FORMAT = "pulse_exp.generator/1"
 
 ARCHITECTURES = {
+    "dcgan": "pulse_exp.generators.dcgan:DCGAN",
     "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:MobileStyleGAN",
+    "progan": "pulse_exp.generators.progan:ProGAN",
     "stylegan1": "pulse_exp.generators.stylegan1:StyleGAN1",
+    "stylegan2": "pulse_exp.generators.stylegan2:StyleGAN2",
     "toy": "pulse_exp.generators.toy:ToyGenerator",
 }
 """Name in a file's metadata -> `module:class`; imported only when such a file is loaded."""
 
 SOURCES = {
+    "dcgan": "pulse_exp.generators.dcgan:load",
     "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:load",
+    "progan": "pulse_exp.generators.progan:load",
     "stylegan1": "pulse_exp.generators.stylegan1:load",
+    "stylegan2": "pulse_exp.generators.stylegan2:load",
     "toy": "pulse_exp.generators.toy:load",
 }
 """Name a user may give to `load` -> `module:function` that returns the ready generator."""

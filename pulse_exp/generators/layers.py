@@ -7,6 +7,7 @@ a file is loaded (`equalised`), so that a step of a search does not compute them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.seeding import random_generator
+
+if TYPE_CHECKING:
+    from pulse_exp.generators.checkpoints import Checkpoint
 
 SLOPE = 0.2
 MEAN_DRAWS = 10_000
@@ -52,6 +56,17 @@ def parameter(*shape: int) -> nn.Parameter:
 def normalise(x: Tensor, dim: int = 1) -> Tensor:
     """`x` divided by the root of its mean square along `dim` (pixel norm)."""
     return x * torch.rsqrt(x.square().mean(dim=dim, keepdim=True) + 1e-8)
+
+
+def demodulation(
+    weight: Float[Tensor, "O I k k"], style: Float[Tensor, "B I"]
+) -> Float[Tensor, "B O 1 1"]:
+    """Factors that give each output channel unit variance (StyleGAN2, equation 3).
+
+    With the styles on the input and these on the output, one kernel serves the whole batch.
+    """
+    power = style.square() @ weight.square().sum(dim=(2, 3)).t()
+    return torch.rsqrt(power + 1e-8)[:, :, None, None]
 
 
 class MappingNetwork(nn.Module):
@@ -149,6 +164,34 @@ def add_mean(generator: StyleGenerator) -> tuple[str, ...]:
         generator.mean_style = generator.mapping(z)[:, 0].mean(dim=0)
     generator.config["mean"] = True
     return (f"no mean of w in the file: estimated from {MEAN_DRAWS} seeded draws",)
+
+
+def nvidia_mapping(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Sets the mapping's tensors of an NVIDIA pickle; returns their part of the config."""
+    original, network = checkpoint.tensors, checkpoint.network
+    assert network is not None
+    widths: list[int] = []
+    for i in range(original.count("mapping.fc{}.weight")):
+        attributes = network.find(f"mapping.fc{i}").state
+        weight = original[f"mapping.fc{i}.weight"] * float(attributes["weight_gain"] * 2**0.5)
+        bias = original[f"mapping.fc{i}.bias"] * float(attributes["bias_gain"] * 2**0.5)
+        set_layer(tensors, f"mapping_network.layers.{i}", (weight, bias))
+        widths.append(len(bias))
+    num_classes = class_dim = 0
+    if "mapping.embed.weight" in original:
+        weight, bias = equalised(original, "mapping.embed")
+        vectors = normalise(weight.t() + bias)
+        tensors["mapping_network.class_vectors"] = vectors
+        num_classes, class_dim = vectors.shape
+    if "mapping.w_avg" in original:
+        tensors["mean_style"] = original["mapping.w_avg"]
+    return {
+        "z_dim": original["mapping.fc0.weight"].shape[1] - class_dim,
+        "w_dim": widths[-1],
+        "mapping_widths": widths,
+        "num_classes": num_classes,
+        "class_dim": class_dim,
+    }
 
 
 def _checked_class(num_classes: int, class_index: int | None) -> int | None:

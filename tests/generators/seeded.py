@@ -28,18 +28,21 @@ def seeded_state(
 ) -> dict[str, torch.Tensor]:
     """A state dict: each tensor is `offset + scale · normal` by the first rule its name ends in.
 
-    `kink` moves what the last rule, the biases, makes that far from zero, up or down, and so the
-    activations away from the kink of LeakyReLU. Without it the gradient of a 1024² network is only
-    defined to some 1e-3: rounding flips the slope of one activation in a million, and the
-    original in float32 differs from itself in float64 as much.
+    `kink` keeps the activations that far from the kink of LeakyReLU, on either side: it moves what
+    the last rule makes, the biases, up or down layer by layer, and takes the mean over the inputs
+    out of the kernels so that this shift does not travel on. Without it the gradient of a 1024²
+    network is only defined to some 1e-3: rounding flips the slope of one activation in a million,
+    and the original in float32 differs from itself in float64 as much.
     """
     state = {}
     for name, shape in layout.items():
         end = next((end for end in rules if name.endswith(end)), None)
         scale, offset = rules[end] if end else (1.0, 0.0)
         state[name] = offset + scale * seeded(name, *shape)
-        if end == list(rules)[-1]:
-            state[name] += kink * state[name].sign()
+        if kink and end == list(rules)[-1]:
+            state[name] += kink * state[name].flatten()[0].sign()
+        if kink and name.endswith("weight") and len(shape) >= 4:
+            state[name] -= state[name].mean(dim=-3, keepdim=True)
     return state
 
 
@@ -60,11 +63,18 @@ def thinned(image: torch.Tensor, grad: torch.Tensor) -> dict[str, np.ndarray]:
     }
 
 
-def image_and_grad(synthesis, ws: torch.Tensor) -> dict[str, np.ndarray]:
-    """`thinned` image of `synthesis(ws)` and gradient of its product with a seeded probe."""
+def image_and_grad(synthesis, ws: torch.Tensor, probe_side: int = 8) -> dict[str, np.ndarray]:
+    """`thinned` image of `synthesis(ws)` and gradient of its product with a seeded probe.
+
+    The probe is small and enlarged, as in a search from a small image; with white noise the
+    gradients of StyleGAN2's last layers would be small differences of large sums. (With instance
+    norm it is the other way round, and StyleGAN1 is given white noise.)
+    """
     ws = ws.clone().requires_grad_()
     image = synthesis(ws)
-    (grad,) = torch.autograd.grad((image * seeded("probe", *image.shape)).mean(), ws)
+    small = seeded("probe", len(ws), 3, probe_side, probe_side)
+    probe = torch.nn.functional.interpolate(small, image.shape[-2:])
+    (grad,) = torch.autograd.grad((image * probe).mean(), ws)
     return thinned(image, grad)
 
 
