@@ -70,8 +70,8 @@ class Noise:
 
 @dataclass
 class Start:
-    """`start`: "random" or "mean"; of `draws` > 1 random starts the one with the lowest
-    downscaling error is taken."""
+    """`start`: "random", or "mean" for an image's first search; of `draws` > 1 random starts the
+    one with the lowest downscaling error is taken."""
 
     start: str = "random"
     draws: int = 1

@@ -197,11 +197,11 @@ class Evaluation:
         sr = self.folder / "sr" / f"{image}-{restart}.png"
         hr = self.folder / "hr" / f"{image}.png"
         error = record["lr_mse"]
-        low = f"{image}, {record['lr_side']}×{record['lr_side']}"
+        low = f"{image}, {record['lr_side']} px"
         middle = record["status"] if error is None else f"{record['status']}, error {error:.2e}"
         if record.get("psnr") is not None:
             middle += f", PSNR {record['psnr']:.1f} dB"
-        size = f"{record['side']}×{record['side']}"
+        size = f"{record['side']} px"
         return PanelRow(
             lr=self.folder / "lr" / f"{image}.png",
             sr=sr if sr.is_file() else None,

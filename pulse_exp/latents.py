@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulse_exp.generators.base import Generator
+from pulse_exp.rows import where
 from pulse_exp.seeding import random_generator
 
 Variables = Mapping[str, Tensor]
@@ -121,11 +122,17 @@ class Latent:
         self.mapping, self.slope = generator.mapping, generator.mapping_slope
         self.device = next(generator.parameters()).device
 
-    def start(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """The first variables of one row for each random generator."""
+    def start(self, rngs: Sequence[torch.Generator], restarts: Sequence[int]) -> dict[str, Tensor]:
+        """The first variables of one row for each random generator and number of a restart.
+
+        With `start="mean"` an image's first search starts there; its further restarts would
+        find the same again, so they start at random.
+        """
+        variables = self.random(rngs)
         if self.start_at == "mean":
-            return self.mean(len(rngs))
-        return self.random(rngs)
+            first = torch.tensor([restart == 0 for restart in restarts], device=self.device)
+            variables = where(first, self.mean(len(rngs)), variables)
+        return variables
 
     def mean(self, batch: int) -> dict[str, Tensor]:
         """The centre of the space."""

@@ -194,7 +194,7 @@ class LatentSearch(pl.LightningModule):
             random_generator(self.settings.seed, start.image, start.restart, "start", number)
             for start in starts
         ]
-        variables = objective.latent.start(rngs)
+        variables = objective.latent.start(rngs, [start.restart for start in starts])
         noise, constants = objective.noise.start(objective.generator, rngs)
         rows = {
             "variables": self.project({**variables, **noise}),

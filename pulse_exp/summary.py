@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -26,7 +26,8 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
     if several:
         table.add_column("restart", justify="right")
     for heading in ("status", "error / eps", "LR-PSNR", "PSNR", "NIQE", "seconds"):
-        table.add_column(heading, justify="left" if heading == "status" else "right")
+        justify: JustifyMethod = "left" if heading == "status" else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for row in rows[:MOST_ROWS]:
         status = row["status"]
         cells = [escape(row["image"]), *([str(row["restart"])] if several else [])]
