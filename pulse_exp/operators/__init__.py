@@ -32,6 +32,11 @@ class Downscaler(Protocol):
         """`A x`."""
         ...
 
+    def observed(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
+        """What such a measurement can show of `lr` (projection onto A's range): all of it, except
+        that a mask hides its pixels again, after noise for example."""
+        ...
+
     def pseudo_inverse(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 H W"]:
         """An image that measures as `lr`, for the range-null-space correction
         `x + A⁺(y − A x)` (DDNM, Wang et al. 2022), which changes only what A sees."""

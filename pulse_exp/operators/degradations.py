@@ -38,8 +38,8 @@ class Chain:
     All "hr" steps in their order, then the downscaler (or the "reduction" step that replaces it),
     then all "lr" steps in their order. The image is clamped to [0, 1] after each of them and
     rounded to 8 bits at the end, as an image file holds it: what the search sees is what is
-    saved. (Rounding adds 1.3e-6 to a mean squared error.) Measurements that are no image are
-    neither clamped nor rounded.
+    saved. (Rounding adds 1.3e-6 to a mean squared error.) Pixels that the assumed measurement
+    hides stay hidden. Measurements that are no image are neither clamped nor rounded.
 
     Args:
         steps: by name; the order is that of the mapping. Empty: the downscaler alone.
@@ -83,7 +83,7 @@ class Chain:
             return image
         for step in self.after:
             image = step(image.clamp(0, 1), rng)
-        return quantise(image)
+        return quantise(self.downscaler.observed(image))
 
 
 class WrongDownscaler:

@@ -43,6 +43,9 @@ class Identity:
     def __call__(self, images: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         return images
 
+    def observed(self, lr: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+        return lr
+
     def pseudo_inverse(self, lr: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         return lr
 
@@ -68,6 +71,9 @@ class Mask(Identity):
             with torch.inference_mode(False):
                 self._cache[key] = self.visible(*images.shape[-2:]).to(images)
         return images * self._cache[key]
+
+    def observed(self, lr: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+        return self(lr)
 
     def pseudo_inverse(self, lr: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         """A mask is a projection and its own pseudo-inverse."""
@@ -159,6 +165,9 @@ class GaussianMeasurements:
         measured = images.flatten(-3) @ self._matrix(height, width, images).mT
         return measured.unflatten(-1, (3, h, w))
 
+    def observed(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
+        return lr
+
     def pseudo_inverse(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 H W"]:
         """`Aᵀ(A Aᵀ)⁻¹ y`, the smallest image with these measurements."""
         height, width = lr.shape[-2] * self.factor, lr.shape[-1] * self.factor
@@ -205,6 +214,9 @@ class Composed:
 
     def __call__(self, images: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 h w"]:
         return self.then(self.first(images))
+
+    def observed(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 h w"]:
+        return self.then.observed(lr)
 
     def pseudo_inverse(self, lr: Float[Tensor, "*B 3 h w"]) -> Float[Tensor, "*B 3 H W"]:
         """`A₁⁺ A₂⁺ y`: it measures exactly as `lr` because every downscaler has full row rank,

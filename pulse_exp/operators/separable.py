@@ -42,6 +42,9 @@ class Separable:
         rows, columns = self._matrix(height, images), self._matrix(width, images)
         return rows @ images @ columns.mT
 
+    def observed(self, lr: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
+        return lr
+
     def pseudo_inverse(self, lr: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B H W"]:
         """`A⁺ y`: the smallest image whose downscaled version is nearest to `lr`."""
         height, width = lr.shape[-2] * self.factor, lr.shape[-1] * self.factor

@@ -18,7 +18,7 @@ from pulse_exp.operators.degradations import (
     quantise,
 )
 from pulse_exp.operators.downscalers import Area, Bicubic
-from pulse_exp.operators.measurements import GaussianMeasurements
+from pulse_exp.operators.measurements import BlockMask, Composed, GaussianMeasurements
 from pulse_exp.operators.second_order import SecondOrder
 from pulse_exp.seeding import random_generator
 
@@ -154,6 +154,13 @@ def test_the_chain_keeps_its_order():
 def test_a_wrong_downscaler_takes_the_place_of_the_assumed_one():
     lr = Chain({"wrong": WrongDownscaler(4, "area")}, Bicubic(4))(picture(), rng())
     assert torch.equal(lr, quantise(Area(4)(picture()[None])[0]))
+
+
+@pytest.mark.parametrize("mask", [BlockMask(), Composed(4, Bicubic, BlockMask())])
+def test_noise_does_not_reveal_hidden_pixels(mask):
+    lr = Chain({"noise": GaussianNoise(50)}, mask)(picture(), rng())
+    assert torch.equal(lr, mask.observed(lr))
+    assert (lr == 0).float().mean() == pytest.approx(0.25, abs=0.15)
 
 
 def test_measurements_that_are_no_image_stay_as_they_are():
