@@ -18,10 +18,6 @@ Picture = NDArray[np.uint8]
 SUPERSAMPLING = 4
 """The quad is first sampled at this many times the size asked for (FFHQ: 4096 for 1024)."""
 
-ASTRONAUT_CENTER = (224.875, 106.4)
-ASTRONAUT_AXIS = (86.662, 4.745)
-"""The FFHQ quad (`quad_from_axis`) of scikit-image's `astronaut`, so that it needs no detector."""
-
 
 def quad_from_landmarks(landmarks: ArrayLike) -> Quad:
     """The FFHQ quad of a face with these 68 landmarks `[68, 2]`.

@@ -7,8 +7,9 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from pulse_exp import alignment, faces
+from pulse_exp import faces
 from pulse_exp.alignment import crop_quad, quad_from_axis, quad_from_landmarks, quad_side
+from tests.compose import job
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,13 @@ def test_impossible_landmarks_are_refused(astronaut):
 
 
 @pytest.mark.skipif(faces.available() is not None, reason=str(faces.available()))
-def test_the_astronauts_constants_are_what_the_landmarks_give(astronaut):
+def test_the_default_portraits_crop_is_what_the_landmarks_give(astronaut):
+    portrait = job("data=portrait")[0].data
     (face,) = faces.detect(astronaut)
     np.testing.assert_allclose(
-        quad_from_axis(alignment.ASTRONAUT_CENTER, alignment.ASTRONAUT_AXIS),
+        quad_from_axis(portrait.centre, portrait.axis),
         quad_from_landmarks(face.landmarks),
-        atol=0.5,  # pixels; a landmark may round the other way in another build of dlib
+        atol=1.5,  # pixels of 174: other builds of dlib round landmarks differently
     )
 
 
