@@ -93,5 +93,5 @@ def inline_raster(figure: Figure) -> str:
     data = base64.b64encode(webp.getvalue()).decode()
     return (
         f'<img src="data:image/webp;base64,{data}" width="{width // 2}" height="{height // 2}" '
-        'alt="" decoding="async">'
+        'alt="">'
     )

@@ -73,6 +73,8 @@ def severity_figure(
     info = metric_info(frame, metric)
     numeric = _is_numeric(frame[x])
     ticks = labels_in_order(frame[x])
+    if metric not in frame or frame[metric].isna().all():
+        raise UserError(f"None of these records has a value of {metric}.")
     keys, parts = compared_groups(frame, by, besides=(x,))
     with style():
         figure, axes = _plot()
@@ -148,8 +150,15 @@ def time_figure(
     by: Sequence[str] = (),
     where: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """Share of searches within eps after so many seconds; unsolved and failed ones never are."""
+    """Share of searches within eps after so many seconds; unsolved and failed ones never are.
+
+    Results without a search, such as those of a baseline, are left out.
+
+    Raises:
+        UserError: no search came within eps.
+    """
     frame = restrict(results.frame, where or {})
+    frame = frame[(frame["steps"] > 0) | (frame["status"] == "failed")]
     if "seconds_to_solve" not in frame or frame["seconds_to_solve"].isna().all():
         raise UserError("No search of these runs came within eps, so there is no time to solve.")
     end = float(frame["seconds"].max())

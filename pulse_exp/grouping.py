@@ -110,9 +110,12 @@ def comparable_keys(frame: pd.DataFrame, besides: Sequence[str] = ()) -> list[st
 
 
 def compared_keys(frame: pd.DataFrame, besides: Sequence[str] = ()) -> tuple[str, ...]:
-    """What tells these runs apart: choices, then settings; the method where nothing does."""
+    """What tells these runs apart: choices, then settings; the method where nothing does.
+
+    Keys in `besides` are told already, with all that they imply.
+    """
     candidates = comparable_keys(frame, besides)
-    chosen = varying_keys(frame, candidates)
+    chosen = [k for k in varying_keys(frame, [*besides, *candidates]) if k not in besides]
     return tuple(chosen or candidates[:1] or ["config_hash"])
 
 

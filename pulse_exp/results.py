@@ -176,7 +176,7 @@ def load_curves(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The lines of `curves.jsonl` that belong to the rows of a frame, in the frame's order.
 
     Each is `{image, restart, config_hash, step: [...], lr_mse: [...], ...}` with the index of its
-    row in the frame as `row`. Lines that cannot be read are left out.
+    row in the frame as `row`. Lines that cannot be read, or have no steps, are left out.
     """
     wanted = {tuple(key): row for row, key in frame[list(IDENTITY)].iterrows()}
     found: dict[int, dict[str, Any]] = {}
@@ -190,7 +190,12 @@ def load_curves(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 row = wanted.get(tuple(curve[key] for key in IDENTITY))
             except (ValueError, KeyError, TypeError):
                 continue
-            if row is not None and frame.at[row, "run_folder"] == folder:
+            if (
+                row is not None
+                and curve.get("step")
+                and curve.get("lr_mse")
+                and frame.at[row, "run_folder"] == folder
+            ):
                 found[row] = {**curve, "row": row}
     return [found[row] for row in sorted(found)]
 
@@ -314,7 +319,8 @@ def _frame(rows: Sequence[_Row]) -> pd.DataFrame:
     for row, folder in zip(rows, folders, strict=True):
         numbers = {key: value_of(row.record, key) for key in CATALOG}
         measured = {key: value for key, value in numbers.items() if value is not None}
-        blank = {key: None for key in CATALOG if key in row.record}
+        derived = ("steps_to_solve", "seconds_to_solve") if "solved_step" in row.record else ()
+        blank = {key: None for key in CATALOG if key in row.record or key in derived}
         merged.append(
             {**settings[folder], **row.record, **blank, **measured, "run_folder": str(folder)}
         )

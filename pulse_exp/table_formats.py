@@ -78,6 +78,8 @@ def entry_of(table: Table, place: Place, column: Column) -> Entry:
 
 def _entry_of_metric(cell: Cell, metric: MetricInfo, images: int) -> Entry:
     if cell.n == 0:
+        if metric.key in ("steps_to_solve", "seconds_to_solve") and images:
+            return Entry("none solved")
         return Entry("not measured" if images else "all failed")
     text = number(cell.mean, metric.decimals)
     if cell.low == cell.low:
@@ -120,10 +122,19 @@ def _title(keys: Labels, labels: Labels) -> str:
 
 def _flat_headings(table: Table) -> list[str]:
     shown = [
-        " · ".join([*column.labels, column.heading]) if column.labels else column.heading
+        " · ".join([*_speaking(table.col_keys, column.labels), column.heading])
         for column in columns_of(table)
     ]
     return [*table.row_keys, *shown]
+
+
+def _speaking(keys: Labels, labels: Labels) -> list[str]:
+    """Labels that speak for themselves: a number, and "none", stand with their key."""
+    bare = {"none", "not recorded", "True", "False"}
+    return [
+        f"{key} {label}" if label in bare or not label[:1].isalpha() else label
+        for key, label in zip(keys, labels, strict=True)
+    ]
 
 
 def _markdown(table: Table) -> str:
@@ -330,7 +341,10 @@ def _terminal(table: Table, styled: bool) -> str:
         for key in table.row_keys:
             shown.add_column(Text(key), no_wrap=True)
         for column in columns:
-            shown.add_column(Text("\n".join([*column.labels, column.heading])), justify="right")
+            shown.add_column(
+                Text("\n".join([*_speaking(table.col_keys, column.labels), column.heading])),
+                justify="right",
+            )
         for row in table.rows:
             cells = [show(entry_of(table, (block, row, c.labels), c)) for c in columns]
             shown.add_row(*map(Text, row), *cells)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_runs import record, write_images, write_run, write_study
 
 from pulse_exp.errors import UserError
 from pulse_exp.figures import (
@@ -15,6 +14,7 @@ from pulse_exp.figures import (
 )
 from pulse_exp.image_grids import diversity_figure, samples_figure
 from pulse_exp.results import load_results
+from tests.synthetic_runs import record, write_images, write_run, write_study
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,7 @@ def test_time_counts_unsolved_and_failed_searches_in_the_share(tmp_path):
         record("c", seconds=10.0, status="unsolved"),
         record("d", seconds=1.0, status="failed"),
     ]
+    rows.append(record("e", steps=0, solved_step=None))  # a baseline's result: no search
     (axes,) = time_figure(load_results([write_run(tmp_path, rows)])).axes
     points = axes.lines[0].get_xydata().tolist()
     assert points == [[0, 0], [2, 0.25], [6, 0.5], [10, 0.5]]

@@ -3,16 +3,16 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import browser
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_runs import record, write_images, write_run, write_study
 
 from pulse_exp.errors import UserError
 from pulse_exp.gallery import gallery_data, thumbnail
 from pulse_exp.report import write_report
 from pulse_exp.results import load_results
+from tests import browser
+from tests.synthetic_runs import record, write_images, write_run, write_study
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ import json
 import random
 
 import pytest
-from synthetic_runs import record, write_curves, write_run, write_study
 
 from pulse_exp.errors import UserError
 from pulse_exp.results import command_of, load_curves, load_results, natural_key
+from tests.synthetic_runs import record, write_curves, write_run, write_study
 
 
 def test_reads_a_multirun_folder_with_derived_numbers(tmp_path):
@@ -137,6 +137,8 @@ def test_curves_follow_their_rows(tmp_path):
     run = write_run(tmp_path, rows)
     write_curves(run, [*rows, record("stranger")])
     with (run / "curves.jsonl").open("a") as file:
+        stepless = {"image": "a", "restart": 1, "config_hash": "c0", "step": []}  # a baseline's
+        file.write(json.dumps(stepless) + "\n")
         file.write('{"image": "a", "rest')
     frame = load_results([run]).frame
     curves = load_curves(frame)

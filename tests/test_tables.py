@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_runs import record, write_run, write_study
 
 from pulse_exp.errors import UserError
 from pulse_exp.results import load_results
 from pulse_exp.table_formats import FORMATS, html_table, number, render
 from pulse_exp.tables import build_table, main
+from tests.synthetic_runs import record, write_run, write_study
 
 HERE = ((), (), ())
 
@@ -85,6 +85,9 @@ def test_failures_lower_the_success_rate_and_are_counted(tmp_path):
     assert "0.25 ± 0.50 (n = 4)" in text
     assert "40 (n = 1)" in text
     assert "2 of 4 searches failed" in text
+    unsolved = [record("a", status="unsolved")]
+    text = render(table_of(tmp_path / "none", unsolved, metrics=["steps_to_solve"]), "md")
+    assert "| pulse | none solved |" in text
 
 
 def test_cells_that_are_missing_say_so(tmp_path):
@@ -97,7 +100,9 @@ def test_cells_that_are_missing_say_so(tmp_path):
     arguments = {"rows": ["method"], "cols": ["degradation"], "metrics": ["niqe"]}
     table = table_of(tmp_path, rows, **arguments)
     lines = render(table, "md").splitlines()
-    assert lines[0] == r"| method | none · n | none · NIQE ↓ | jpeg · n | jpeg · NIQE ↓ |"
+    assert lines[0] == (
+        "| method | degradation none · n | degradation none · NIQE ↓ | jpeg · n | jpeg · NIQE ↓ |"
+    )
     assert lines[2] == "| csgm | 0, 1 failed | all failed | 1 | 4.00 |"
     assert lines[3] == "| pulse | 2 | not measured | – | no records |"
     tidy = table.tidy().set_index(["method", "degradation"])
@@ -189,6 +194,30 @@ def test_default_rows_are_the_choices_that_vary_without_what_they_imply(study, t
         record("a", config_hash="2", method="csgm", prior="gaussian"),
     ]
     assert table_of(tmp_path, rows).row_keys == ("method",)
+
+
+def test_rivals_solve_the_same_problem(tmp_path):
+    rows = [
+        record("a", config_hash=f"{method}{noise}", method=method, degradation=noise, psnr=psnr)
+        for method, noise, psnr in (("x", "none", 30.0), ("y", "none", 29.0),
+                                    ("x", "jpeg", 20.0), ("y", "jpeg", 21.0))
+    ]  # fmt: skip
+    results = load_results([write_run(tmp_path, rows)])
+
+    def best(**arguments):
+        table = build_table(results, metrics=["psnr"], **arguments)
+        return {
+            frozenset(label for axis in place for label in axis)
+            for (place, _), cell in table.cells.items()
+            if cell.best
+        }
+
+    expected = {frozenset(("none", "x")), frozenset(("jpeg", "y"))}
+    assert best(rows=["method", "degradation"]) == expected
+    assert best(rows=["method"], cols=["degradation"]) == expected
+    assert best(rows=["degradation"], cols=["method"]) == expected
+    assert best(rows=["method"], blocks=["degradation"]) == expected
+    assert best(rows=["degradation"], where={"method": ["x"]}) == set()
 
 
 def test_settings_serve_as_rows(tmp_path):
