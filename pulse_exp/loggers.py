@@ -38,16 +38,19 @@ def _wandb(config: DictConfig, folder: Path, name: str, job: dict[str, Any]) -> 
     mode = config.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
+    import wandb
+
+    experiment = wandb.init(
         name=name,
         project=config.project,
         entity=config.entity,
-        save_dir=str(folder),
-        offline=mode != "online",
+        dir=str(folder),
+        mode="online" if mode == "online" else "offline",
         config=job,
         reinit="finish_previous",
+        settings=wandb.Settings(silent=True),
     )
+    return WandbLogger(experiment=experiment)
 
 
 def _has_account() -> bool:
