@@ -18,7 +18,7 @@ from pulse_exp.tables import HEADLINE
 if TYPE_CHECKING:
     import pandas as pd
 
-SIDES = ((300, 256), (1000, 192))
+SIDES = ((300, 256), (2500, 192))
 """Up to so many cards get thumbnails with so many pixels a side; more get `SMALLEST`."""
 SMALLEST = 144
 BLOCKY = 64

@@ -122,8 +122,13 @@ class Browser:
         return Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
 
     def choose(self, selector: str, option: str) -> None:
-        """Pick an option of a select by its text, through the keyboard."""
-        self._call("POST", f"/element/{self._element(selector)}/value", {"text": option})
+        """Click on an option of a select, by its text."""
+        options = self.run(
+            f"return [...document.querySelectorAll({json.dumps(selector + ' option')})]"
+            ".map(option => option.textContent)"
+        )
+        wanted = f"{selector} option:nth-of-type({options.index(option) + 1})"
+        self._call("POST", f"/element/{self._element(wanted)}/click", {})
 
     def type(self, selector: str, text: str) -> None:
         self._call("POST", f"/element/{self._element(selector)}/value", {"text": text})
