@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,8 +29,13 @@ def main() -> int:
 
         print(help_text(CONF))
         return 0
+    # Hydra then raises what is wrong with a command instead of printing it over many lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
+    from pulse_exp.command_errors import explain
     from pulse_exp.config import register
     from pulse_exp.naming import register_resolvers
 
@@ -39,8 +45,10 @@ def main() -> int:
     job = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     try:
         job(lambda config: outcomes.append(execute(config)))()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
     except SystemExit as stop:
-        # Hydra has printed what was wrong with the command or a file of conf/.
         return 2 if stop.code and not outcomes else int(bool(stop.code))
     return max(outcomes, default=0)
 

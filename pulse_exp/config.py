@@ -615,6 +615,10 @@ IRRELEVANT = {
 """Keys among them that only say which rows there are, or how many at a time."""
 
 
+RESOLUTIONS = {"mobile_stylegan": 1024}
+"""Of the generators whose files are always the same; the others' are read from the file."""
+
+
 def register() -> None:
     """Puts every schema where conf/*.yaml find it."""
     store = ConfigStore.instance()
@@ -685,6 +689,15 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("trainer.steps_per_call", 1)
     for path in _missing(config):
         found.append(f"{path} is not set: add {path}=... to the command")
+    resolution = OmegaConf.select(config, "generator.resolution") or RESOLUTIONS.get(
+        str(OmegaConf.select(config, "generator.source"))
+    )
+    factor = OmegaConf.select(config, "downscaler.factor")
+    if resolution and factor and resolution % factor:
+        found.append(
+            f"downscaler.factor={factor} does not divide the generator's resolution {resolution}; "
+            f"choose one of {', '.join(str(f) for f in (4, 8, 16, 32, 64) if f < resolution)}"
+        )
     if not config.search.eps > 0:
         found.append(f"search.eps={config.search.eps}: must be above 0")
     shard = str(OmegaConf.select(config, "data.shard", default="0/1"))

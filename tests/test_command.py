@@ -32,8 +32,9 @@ def test_help_names_every_group_and_option_and_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["generator=toi"], "toi"),
-        (["prior.sphere.radius=1", "method=pulse"], "radius"),
+        (["generator=toi"], "did you mean toy?"),
+        (["prior.sphere.radius=1", "method=pulse"], "prior.sphere.radius"),
+        (["search.step=5"], "did you mean steps?"),
         (["task=dance"], "task=dance"),
         (["data=folder", "data.root=/nowhere/at/all"], "no such folder"),
         (["search.steps=0", "search.stop=x"], "search.stop=x"),

@@ -80,6 +80,7 @@ def test_a_typo_or_a_wrong_type_fails_while_composing(wrong: str):
         ("data=folder", "data.root"),
         ("latent=z", "layered_gaussian"),
         ("loss=[]", "loss"),
+        ("downscaler.factor=7", "downscaler.factor=7"),
         ("data=low_res degradation=[grey]", "degradation=none"),
     ],
 )
