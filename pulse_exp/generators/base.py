@@ -24,6 +24,7 @@ ARCHITECTURES = {
     "progan": "pulse_exp.generators.progan:ProGAN",
     "stylegan1": "pulse_exp.generators.stylegan1:StyleGAN1",
     "stylegan2": "pulse_exp.generators.stylegan2:StyleGAN2",
+    "stylegan3": "pulse_exp.generators.stylegan3:StyleGAN3",
     "toy": "pulse_exp.generators.toy:ToyGenerator",
 }
 """Name in a file's metadata -> `module:class`; imported only when such a file is loaded."""
@@ -34,6 +35,7 @@ SOURCES = {
     "progan": "pulse_exp.generators.progan:load",
     "stylegan1": "pulse_exp.generators.stylegan1:load",
     "stylegan2": "pulse_exp.generators.stylegan2:load",
+    "stylegan3": "pulse_exp.generators.stylegan3:load",
     "toy": "pulse_exp.generators.toy:load",
 }
 """Name a user may give to `load` -> `module:function` that returns the ready generator."""

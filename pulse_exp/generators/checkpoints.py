@@ -31,6 +31,7 @@ LAYOUTS = {
     "dense0.weight": ("stylegan1", "PULSE mapping"),
     "to_rgb1.conv.modulation.weight": ("stylegan2", "rosinality"),
     "synthesis.b4.const": ("stylegan2", "NVIDIA"),
+    "synthesis.input.freqs": ("stylegan3", "NVIDIA"),
     "formatLayer.weight": ("progan", "pytorch_GAN_zoo"),
     "rgb_converters.0.weight": ("progan", "pro_gan_pytorch"),
     "main.1.running_mean": ("dcgan", "PyTorch tutorial"),
@@ -42,6 +43,7 @@ CONVERTERS = {
     "progan": "pulse_exp.generators.progan:convert",
     "stylegan1": "pulse_exp.generators.stylegan1:convert",
     "stylegan2": "pulse_exp.generators.stylegan2:convert",
+    "stylegan3": "pulse_exp.generators.stylegan3:convert",
 }
 """Architecture -> `module:function` from an opened checkpoint to the generator."""
 
