@@ -32,6 +32,7 @@ LAYOUTS = {
     "to_rgb1.conv.modulation.weight": ("stylegan2", "rosinality"),
     "synthesis.b4.const": ("stylegan2", "NVIDIA"),
     "synthesis.input.freqs": ("stylegan3", "NVIDIA"),
+    "student.input.input": ("mobile_stylegan", "MobileStyleGAN.pytorch"),
     "formatLayer.weight": ("progan", "pytorch_GAN_zoo"),
     "rgb_converters.0.weight": ("progan", "pro_gan_pytorch"),
     "main.1.running_mean": ("dcgan", "PyTorch tutorial"),
@@ -40,6 +41,7 @@ LAYOUTS = {
 
 CONVERTERS = {
     "dcgan": "pulse_exp.generators.dcgan:convert",
+    "mobile_stylegan": "pulse_exp.generators.mobile_upstream:convert",
     "progan": "pulse_exp.generators.progan:convert",
     "stylegan1": "pulse_exp.generators.stylegan1:convert",
     "stylegan2": "pulse_exp.generators.stylegan2:convert",

@@ -9,6 +9,7 @@ the style. Images are assembled from Haar wavelet bands, four channels at half t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, cast
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pulse_exp.generators.base import Generator, freeze
+from pulse_exp.generators.base import Generator, freeze, resolve
 from pulse_exp.generators.openvino_ir import read_constants
 from pulse_exp.generators.strips import SLOPE, Separable, StripSynthesis, Workspaces
 from pulse_exp.generators.weights import Distribution, cached_generator
@@ -206,8 +207,16 @@ def inverse_haar(x: Float[Tensor, "B 4*C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
     return F.pixel_shuffle(torch.stack([p + r, p - r, q + s, q - s], dim=2).flatten(1, 2), 2)
 
 
-def load() -> MobileStyleGAN:
-    """The published FFHQ generator at 1024², fetched, verified and converted at first use."""
+def load(weights: str | Path | None = None) -> MobileStyleGAN:
+    """The published FFHQ generator at 1024², fetched, verified and converted at first use.
+
+    Args:
+        weights: a training checkpoint of the upstream repository, or a converted file, instead.
+    """
+    if weights is not None:
+        return resolve("pulse_exp.generators.checkpoints:load_checkpoint")(
+            weights, "mobile_stylegan"
+        )
     generator = cached_generator(
         "mobile_stylegan-1",
         RANDOM_FACE,
@@ -266,13 +275,13 @@ def convert(members: Mapping[str, bytes]) -> MobileStyleGAN:
     set_affine(generator.to_rgb_style, f"{last}.conv", generator.to_rgb.shape[1] ** -0.5)
     generator.to_rgb.data = named[f"{last}.conv.weight"]
     generator.to_rgb_bias.data = named[f"{last}.bias"].flatten()
-    _bands_first(generator)
-    _image_from_bands(generator)
+    bands_first(generator)
+    image_from_bands(generator)
     freeze(generator)
     return generator
 
 
-def _bands_first(generator: MobileStyleGAN) -> None:
+def bands_first(generator: MobileStyleGAN) -> None:
     """Reorders channels before each upsampling: exported as C coarse ones, then three details for
     each of them; here as C channels of each band."""
     producer = generator.first
@@ -284,7 +293,7 @@ def _bands_first(generator: MobileStyleGAN) -> None:
         producer = block.conv2
 
 
-def _image_from_bands(generator: MobileStyleGAN) -> None:
+def image_from_bands(generator: MobileStyleGAN) -> None:
     """Folds the last wavelet and the change from [-1, 1] to [0, 1] into the output layer."""
     order = _band_order(12)
     bands = generator.to_rgb[order].reshape(4, 3, -1), generator.to_rgb_bias[order].reshape(4, 3, 1)
