@@ -566,11 +566,13 @@ class Search:
 class Config:
     """The whole job. Group nodes are filled by the chosen options.
 
-    `task`: "search", or "align", which shows the faces of data=photos. `mode`: in "evaluate" a
+    `task`: "search"; "align", which shows the faces of data=photos; "measure" and "report", which
+    work on the finished runs in the folder `results`. `mode`: in "evaluate" a
     photo is the truth, in "restore" the low-res input. `paste_back`: also writes each photo with
     the results blended in."""
 
     task: str = "search"
+    results: str | None = None
     mode: str = "evaluate"
     paste_back: bool = False
     seed: int = 0
@@ -712,6 +714,8 @@ def complaints(config: DictConfig) -> list[str]:
         for key, value in {"task": "align", "mode": "restore", "paste_back": True}.items():
             if config[key] == value:
                 found.append(f"{key}={str(value).lower()} needs data=photos data.root=DIR")
+    if config.task in ("measure", "report") and not config.results:
+        found.append(f"task={config.task} needs results=DIR, the folder of finished runs")
     if not config.loss and not config.baseline:
         found.append("loss: choose at least one term, such as loss=l2")
     if config.degradation and config.data._target_.endswith("LowResFolder"):

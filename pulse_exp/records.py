@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -67,10 +67,41 @@ class RecordFile:
                 "command again: finished images are kept"
             ) from error
 
+    def change(self, changed: Callable[[Record], Record]) -> None:
+        """Replaces each row by `changed(row)`: all of them or, where that fails, none.
+
+        Lines that are no rows, and rows that come back as the same object, keep their bytes.
+
+        Raises:
+            OutputError: the file cannot be written; it is as it was.
+        """
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            with self.lock:
+                with part.open("wb") as file:
+                    for line in self.path.read_bytes().split(b"\n")[:-1]:
+                        file.write(_changed_line(line, changed) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+        finally:
+            part.unlink(missing_ok=True)
+
     def _drop_half_line(self, descriptor: int) -> None:
         content = self.path.read_bytes()
         if content and not content.endswith(b"\n"):
             os.ftruncate(descriptor, content.rfind(b"\n") + 1)
+
+
+def _changed_line(line: bytes, changed: Callable[[Record], Record]) -> bytes:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return line
+    new = changed(row) if isinstance(row, dict) else row
+    return line if new is row else json.dumps(_finite(new), allow_nan=False).encode()
 
 
 def _finite(value: Any) -> Any:

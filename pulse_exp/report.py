@@ -35,6 +35,7 @@ from pulse_exp.tables import HEADLINE, Table, build_table
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from omegaconf import DictConfig
 
 MOST_LINES = 6
 """Figures compare at most so many groups: as many as their palette can tell apart."""
@@ -123,6 +124,12 @@ def write_report(results_dir: str | Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
+
+
+def run(config: DictConfig, words: dict[str, str], folder: Path) -> int:
+    """`task=report results=DIR`: writes the page and says where it is."""
+    print(write_report(config.results))
+    return 0
 
 
 def _facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
