@@ -20,7 +20,6 @@ import numpy as np
 from pulse_exp.errors import UserError
 from pulse_exp.figure_style import COLOURS, DASHES, MARKERS, MUTED, save_figure, style
 from pulse_exp.grouping import (
-    Labels,
     check_key,
     compared_groups,
     condition,
@@ -30,6 +29,7 @@ from pulse_exp.grouping import (
     names,
     restrict,
     setting_keys,
+    speaking_labels,
 )
 from pulse_exp.image_grids import diversity_figure, samples_figure
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
@@ -88,7 +88,7 @@ def severity_figure(
                 yerr=np.stack([means - lows, highs - means]),
                 capsize=2,
                 elinewidth=0.9,
-                label=_name(labels),
+                label=", ".join(speaking_labels(keys, labels)),
                 **(look if numeric else {**look, "linestyle": "none"}),
             )
         if not numeric:
@@ -127,7 +127,13 @@ def steps_figure(
             steps, errors = _on_common_steps(mine)
             low, median, high = np.nanquantile(errors, [0.25, 0.5, 0.75], axis=0)
             look = _look(number)
-            axes.plot(steps, median, color=look["color"], ls=look["linestyle"], label=_name(labels))
+            axes.plot(
+                steps,
+                median,
+                color=look["color"],
+                ls=look["linestyle"],
+                label=", ".join(speaking_labels(keys, labels)),
+            )
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, lw=0)
         for eps in sorted(set(frame.get("eps", [])), key=natural_key):
             if isinstance(eps, float) and eps == eps:
@@ -171,7 +177,8 @@ def time_figure(
             look = _look(number)
             axes.step(
                 [0.0, *times, end], [*share, share[-1]], where="post",
-                color=look["color"], ls=look["linestyle"], label=_name(labels),
+                color=look["color"], ls=look["linestyle"],
+                label=", ".join(speaking_labels(keys, labels)),
             )  # fmt: skip
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, end)
@@ -248,15 +255,11 @@ def _look(number: int) -> dict[str, Any]:
     }
 
 
-def _name(labels: Labels) -> str:
-    return ", ".join(labels)
-
-
 def _axis_name(key: str) -> str:
     info = CATALOG.get(key)
     if info is not None:
         return f"{info.label} ({info.unit})" if info.unit else info.label
-    return key.replace("_", " ").replace(".", ": ").capitalize()
+    return ", ".join(key.split(".")[-2:]).replace("_", " ").capitalize()
 
 
 def _legend(figure: Figure, axes: Axes, keys: Sequence[str]) -> None:

@@ -130,6 +130,15 @@ def groups_by(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Labels, pd
     return sorted(groups, key=lambda group: order[group[0]])
 
 
+def speaking_labels(keys: Sequence[str], labels: Labels) -> list[str]:
+    """Labels that speak for themselves: a number, and "none", stand with their key's last part."""
+    bare = {"none", "not recorded", "True", "False"}
+    return [
+        f"{key.rpartition('.')[2]} {label}" if label in bare or not label[:1].isalpha() else label
+        for key, label in zip(keys, labels, strict=True)
+    ]
+
+
 def best_restarts(part: pd.DataFrame) -> pd.DataFrame:
     """Of each image of each run, the finished search with the lowest downscaling error.
 

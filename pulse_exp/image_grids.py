@@ -11,7 +11,15 @@ import numpy as np
 
 from pulse_exp.errors import UserError
 from pulse_exp.figure_style import MUTED, style
-from pulse_exp.grouping import Labels, best_restarts, compared_groups, counts_of, restrict
+from pulse_exp.grouping import (
+    Labels,
+    best_restarts,
+    compared_groups,
+    counts_of,
+    is_problem,
+    restrict,
+    speaking_labels,
+)
 from pulse_exp.results import Results, natural_key
 
 if TYPE_CHECKING:
@@ -38,11 +46,16 @@ def samples_figure(
     frame = restrict(results.frame, where or {})
     columns = _shown_images(frame, images)
     rows: list[tuple[str, list[_Tile]]] = []
-    parts = compared_groups(frame, by)[1]
-    rows += _input_rows(parts, columns)
+    keys, parts = compared_groups(frame, by)
+    rows += _input_rows(keys, parts, columns)
     for labels, part in parts:
         chosen = best_restarts(part).drop_duplicates("image").set_index("image")
-        rows.append((", ".join(labels), [_result_tile(chosen, image) for image in columns]))
+        rows.append(
+            (
+                ", ".join(speaking_labels(keys, labels)),
+                [_result_tile(chosen, image) for image in columns],
+            )
+        )
     folders = _folders_by_image(frame)
     truth = [_first_picture(folders, "hr", image) for image in columns]
     if any(tile.pixels is not None for tile in truth):
@@ -63,10 +76,15 @@ def diversity_figure(
     """
     frame = restrict(results.frame, where or {})
     columns = _shown_images(frame, images)
-    parts = compared_groups(frame, by)[1]
-    rows = _input_rows(parts, columns)
+    keys, parts = compared_groups(frame, by)
+    rows = _input_rows(keys, parts, columns)
     for labels, part in parts:
-        rows.append((", ".join(labels), [_deviation_tile(part, image) for image in columns]))
+        rows.append(
+            (
+                ", ".join(speaking_labels(keys, labels)),
+                [_deviation_tile(part, image) for image in columns],
+            )
+        )
     maps = [tile for _, tiles in rows for tile in tiles if tile.is_map]
     if not maps:
         raise UserError("No image has results of two restarts: run with restarts=2 or more.")
@@ -121,15 +139,17 @@ def _first_picture(folders: Mapping[str, Sequence[str]], kind: str, image: str) 
 
 
 def _input_rows(
-    parts: Sequence[tuple[Labels, pd.DataFrame]], columns: Sequence[str]
+    keys: Sequence[str], parts: Sequence[tuple[Labels, pd.DataFrame]], columns: Sequence[str]
 ) -> list[tuple[str, list[_Tile]]]:
-    """The low-res inputs: one row where all groups saw the same, else one for each group."""
+    """The low-res inputs: one row where all groups saw the same, else one for each problem."""
     rows: list[tuple[str, list[_Tile]]] = []
     for labels, part in parts:
         folders = _folders_by_image(part)
         tiles = [_first_picture(folders, "lr", image) for image in columns]
         if not any(_same(tiles, other) for _, other in rows):
-            rows.append((", ".join(["Low-res", *labels]), tiles))
+            speaking = speaking_labels(keys, labels)
+            problem = [label for k, label in zip(keys, speaking, strict=True) if is_problem(k)]
+            rows.append((", ".join(["Low-res", *problem]), tiles))
     return [("Low-res", rows[0][1])] if len(rows) == 1 else rows
 
 

@@ -14,16 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulse_exp import config
 from pulse_exp.errors import UserError
 from pulse_exp.metrics.catalog import CATALOG, value_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHOICES = (
-    "method", "baseline", "generator", "noise", "latent", "prior", "downscaler", "degradation",
-    "loss", "optimizer", "schedule", "phases", "refine", "data", "factor", "eps",
-)  # fmt: skip
+CHOICES = (*config.CHOICES, "factor", "eps")
 """The choices of a run that its records name, in the order of display."""
 
 IDENTITY = ("config_hash", "image", "restart")
@@ -336,7 +334,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        resolved = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return {}
     leaves: dict[str, Any] = {}
@@ -349,7 +347,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         elif "." in name:
             leaves[name] = json.dumps(node) if isinstance(node, list) else node
 
-    walk(config, "")
+    walk(resolved, "")
     return leaves
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pulse_exp.grouping import is_problem
+from pulse_exp.grouping import is_problem, speaking_labels
 from pulse_exp.metrics.catalog import MetricInfo
 from pulse_exp.tables import Cell, Labels, Place, Table
 
@@ -122,19 +122,10 @@ def _title(keys: Labels, labels: Labels) -> str:
 
 def _flat_headings(table: Table) -> list[str]:
     shown = [
-        " · ".join([*_speaking(table.col_keys, column.labels), column.heading])
+        " · ".join([*speaking_labels(table.col_keys, column.labels), column.heading])
         for column in columns_of(table)
     ]
     return [*table.row_keys, *shown]
-
-
-def _speaking(keys: Labels, labels: Labels) -> list[str]:
-    """Labels that speak for themselves: a number, and "none", stand with their key."""
-    bare = {"none", "not recorded", "True", "False"}
-    return [
-        f"{key} {label}" if label in bare or not label[:1].isalpha() else label
-        for key, label in zip(keys, labels, strict=True)
-    ]
 
 
 def _markdown(table: Table) -> str:
@@ -342,7 +333,7 @@ def _terminal(table: Table, styled: bool) -> str:
             shown.add_column(Text(key), no_wrap=True)
         for column in columns:
             shown.add_column(
-                Text("\n".join([*_speaking(table.col_keys, column.labels), column.heading])),
+                Text("\n".join([*speaking_labels(table.col_keys, column.labels), column.heading])),
                 justify="right",
             )
         for row in table.rows:

@@ -52,7 +52,7 @@ def test_each_kind_writes_a_png_and_a_pdf_with_the_same_bytes_twice(study, tmp_p
 def test_severity_draws_the_means_at_their_severity(tmp_path):
     figure = severity_figure(severity_runs(tmp_path))
     (axes,) = figure.axes
-    assert axes.get_xlabel() == "Degradation: std"
+    assert axes.get_xlabel() == "Degradation, std"
     assert axes.get_ylabel() == "PSNR (dB), higher is better"
     lines = [container[0].get_xydata().tolist() for container in axes.containers]
     assert lines == [[[0, 15], [10, 14], [50, 10]], [[0, 20], [10, 19], [50, 15]]]
@@ -95,7 +95,7 @@ def test_time_counts_unsolved_and_failed_searches_in_the_share(tmp_path):
 def test_samples_have_rows_between_input_and_truth(study):
     figure = samples_figure(load_results([study]), by=["prior"])
     rows = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert rows == ["Low-res", "none", "sphere+cross", "Truth"]
+    assert rows == ["Low-res", "prior none", "sphere+cross", "Truth"]
     columns = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert columns == ["face-0", "face-1", "face-2"]
 
@@ -126,7 +126,13 @@ def test_each_degradation_shows_its_own_input(tmp_path):
         Image.fromarray(pixels).save(run / "lr" / "a.png")
     figure = samples_figure(load_results([tmp_path]), by=["degradation"])
     rows = [axes.get_ylabel() for axes in figure.axes]
-    assert rows == ["Low-res,\nnone", "Low-res,\nnoise", "none", "noise", "Truth"]
+    assert rows == [
+        "Low-res,\ndegradation none",
+        "Low-res,\nnoise",
+        "degradation none",
+        "noise",
+        "Truth",
+    ]
 
 
 def test_diversity_is_the_standard_deviation_over_restarts(tmp_path):
