@@ -53,7 +53,7 @@ class Toy:
 # --- noise inputs of the generator ----------------------------------------------------------
 
 
-@option("noise", "fixed", "random", "resampled", "trainable")
+@option("noise", "fixed", "random", "resampled", "trainable", "all_trained")
 class Noise:
     """`trained`: the first so many noise inputs are search variables; `zeroed`: the last so many
     are zero; the others are as `source` says: the generator's own maps, one random draw a row,
@@ -115,15 +115,56 @@ class WhitenedWPlus(Start):
     statistics_draws: int = 250_000
 
 
+@option("latent", "perturbed_w")
+class PerturbedW(Start):
+    """`perturbation`: first standard deviation of the noise on w, in units of w's own;
+    `fading`: the share of the steps after which it is gone."""
+
+    _target_: str = "pulse_exp.latents.PerturbedW"
+    start: str = "mean"
+    statistics_draws: int = 100_000
+    perturbation: float = 0.05
+    fading: float = 0.75
+
+
+@option("latent", "w_plus_plus")
+class WPlusPlus(Start):
+    _target_: str = "pulse_exp.latents.WPlusPlus"
+    start: str = "mean"
+    statistics_draws: int = 100_000
+
+
+@option("latent", "intermediate_layers")
+class IntermediateLayers(Start):
+    """`layers`: after which of the generator's layers features are variables; 0 is the coarsest."""
+
+    _target_: str = "pulse_exp.latents.IntermediateLayers"
+    statistics_draws: int = 1_000_000
+    layers: list[int] = field(default_factory=lambda: [1, 2, 3])
+
+
 # --- priors ---------------------------------------------------------------------------------
 
 
 @option("prior", "sphere")
 class Sphere:
+    """`radius`: null is sqrt(d), right for Gaussian coordinates only."""
+
     _target_: str = "pulse_exp.priors.Sphere"
+    radius: float | None = None
 
 
-@option("prior", "gaussian")
+@option("prior", "l1_ball")
+class L1Ball:
+    """`of`: names of the variables, `features` for all of `features_<layer>`; `radius`: the
+    largest sum of absolute changes from the start, of each."""
+
+    _target_: str = "pulse_exp.priors.L1Ball"
+    of: list[str] = field(default_factory=lambda: ["features"])
+    radius: float = 1000.0
+
+
+@option("prior", "gaussian", "normal")
 class Gaussian:
     _target_: str = "pulse_exp.priors.Gaussian"
     weight: float = 0.001
@@ -141,32 +182,118 @@ class LayeredGaussian:
 
 @option("prior", "cross")
 class Cross:
+    """`of`: "coordinates", or "styles": which vectors of the layers are compared."""
+
     _target_: str = "pulse_exp.priors.Geocross"
     weight: float = 0.05
+    of: str = "coordinates"
+
+
+@option("prior", "pairwise_cosine")
+class PairwiseCosine:
+    """`of`: "coordinates", or "styles": which vectors of the layers are compared."""
+
+    _target_: str = "pulse_exp.priors.PairwiseCosine"
+    weight: float = 1.0
+    of: str = "styles"
+
+
+@option("prior", "p_norm")
+class PNorm:
+    _target_: str = "pulse_exp.priors.PNorm"
+    weight: float = 0.01
+    statistics_draws: int = 250_000
+
+
+@option("prior", "style_gaussian")
+class StyleGaussian:
+    _target_: str = "pulse_exp.priors.StyleGaussian"
+    weight: float = 0.01
+
+
+@option("prior", "truncation")
+class Truncation:
+    """`psi`: the allowed distance from the mean style vector, in units of a typical draw's."""
+
+    _target_: str = "pulse_exp.priors.Truncation"
+    weight: float = 1.0
+    psi: float = 0.7
+
+
+@option("prior", "noise_autocorrelation")
+class NoiseAutocorrelation:
+    _target_: str = "pulse_exp.priors.NoiseAutocorrelation"
+    weight: float = 100_000.0
 
 
 # --- losses ---------------------------------------------------------------------------------
 
 
-@option("loss", "l2")
-class L2:
-    """`floor`: "none", or "eps": below eps the loss is constant, so its gradient vanishes."""
+@dataclass
+class PixelLoss:
+    """`floor`: "none", or "eps": the loss is constant, without a gradient, below the value it has
+    for differences of sqrt(eps)."""
 
-    _target_: str = "pulse_exp.losses.L2"
-    weight: float = 100.0
+    weight: float = 1.0
     floor: str = "none"
 
 
-@option("loss", "l1")
-class L1:
+@option("loss", "l2", "l2_eps")
+class L2(PixelLoss):
+    _target_: str = "pulse_exp.losses.L2"
+    weight: float = 100.0
+
+
+@option("loss", "l1", "l1_eps")
+class L1(PixelLoss):
     _target_: str = "pulse_exp.losses.L1"
+    weight: float = 10.0
+
+
+@option("loss", "huber")
+class Huber(PixelLoss):
+    """`delta`: where the square ends and the straight line begins; images are in [0, 1]."""
+
+    _target_: str = "pulse_exp.losses.Huber"
+    weight: float = 100.0
+    delta: float = 0.05
+
+
+@option("loss", "lp")
+class Lp(PixelLoss):
+    """`p`: the power, above 0."""
+
+    _target_: str = "pulse_exp.losses.Lp"
+    weight: float = 10.0
+    p: float = 1.5
+
+
+@option("loss", "multi_scale")
+class MultiScale:
+    """`scales`: the image and its means over blocks of 2, 4, ... pixels, so many in all."""
+
+    _target_: str = "pulse_exp.losses.MultiScale"
+    weight: float = 100.0
+    scales: int = 4
+
+
+@option("loss", "gaussian_likelihood")
+class GaussianLikelihood:
+    """`std`: of the noise in the low-res image, in 8-bit units."""
+
+    _target_: str = "pulse_exp.losses.GaussianLikelihood"
+    std: float = 8.0
+
+
+@option("loss", "lpips")
+class Lpips:
+    _target_: str = "pulse_exp.losses.Lpips"
     weight: float = 1.0
 
 
 @option("loss", "geocross")
-class GeocrossLoss:
-    _target_: str = "pulse_exp.priors.Geocross"
-    weight: float = 0.05
+class GeocrossLoss(Cross):
+    """GEOCROSS as a part of loss=pulse."""
 
 
 @option("loss", "constrained_l2")
@@ -182,7 +309,7 @@ class ConstrainedL2:
 # --- optimizers and schedules ---------------------------------------------------------------
 
 
-@option("optimizer", "adam", "spherical_adam")
+@option("optimizer", "adam", "spherical_adam", "plain_adam")
 class Adam:
     _target_: str = "pulse_exp.optimizers.Adam"
     learning_rate: float = 0.1
@@ -191,9 +318,62 @@ class Adam:
     sphere: bool = False
 
 
+@option("optimizer", "adamax")
+class Adamax(Adam):
+    _target_: str = "pulse_exp.optimizers.Adamax"
+
+
+@option("optimizer", "sgd", "momentum")
+class SGD:
+    _target_: str = "pulse_exp.optimizers.SGD"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    sphere: bool = False
+
+
+@option("optimizer", "normalised_gradient")
+class NormalisedGradientDescent:
+    _target_: str = "pulse_exp.optimizers.NormalisedGradientDescent"
+    learning_rate: float = 0.08
+    sphere: bool = False
+
+
+@option("optimizer", "lbfgs")
+class LBFGS:
+    """`history`: past steps that shape the next one."""
+
+    _target_: str = "pulse_exp.optimizers.LBFGS"
+    learning_rate: float = 0.5
+    history: int = 10
+    sphere: bool = False
+
+
+@option("optimizer", "langevin", "annealed_langevin")
+class Langevin:
+    """`temperature`: 1 samples exp(-objective); annealing begins at `hot` times that and ends
+    after the share `cooling` of the steps."""
+
+    _target_: str = "pulse_exp.optimizers.Langevin"
+    learning_rate: float = 1e-4
+    temperature: float = 1.0
+    hot: float = 1.0
+    cooling: float = 0.0
+    sphere: bool = False
+
+
 @option("schedule", "fixed")
 class Fixed:
     _target_: str = "pulse_exp.schedules.Fixed"
+
+
+@option("schedule", "linear1cycle")
+class Linear1Cycle:
+    _target_: str = "pulse_exp.schedules.Linear1Cycle"
+
+
+@option("schedule", "cosine")
+class Cosine:
+    _target_: str = "pulse_exp.schedules.Cosine"
 
 
 @option("schedule", "linear1cycledrop")
@@ -210,20 +390,25 @@ class Ramped:
     ramp_down: float = 0.25
 
 
+@option("schedule", "cosine_ramped")
+class CosineRamped(Ramped):
+    _target_: str = "pulse_exp.schedules.CosineRamped"
+
+
 # --- phases ---------------------------------------------------------------------------------
 
 
 @dataclass
 class Phase:
     """A stretch of the search. `share` of the steps; `free`: the variables that move, or ["all"];
-    `learning_rate`: factor on the optimizer's; `restart`: whether the schedule starts anew."""
+    `learning_rate`: factor on the optimizer's."""
 
     share: float = 1.0
     free: list[str] = field(default_factory=lambda: ["all"])
     learning_rate: float = 1.0
 
 
-@option("phases", "single")
+@option("phases", "single", "w_w_plus", "w_w_plus_filters", "w_w_plus_noise", "layer_by_layer")
 class Phases:
     _target_: str = "pulse_exp.schedules.Phases"
     _convert_: str = "all"
@@ -436,6 +621,18 @@ class SecondOrder:
 @option("refine", "back_projection")
 class BackProjection:
     _target_: str = "pulse_exp.refine.BackProjection"
+
+
+@option("refine", "pivotal_tuning")
+class PivotalTuning:
+    """`steps`, `learning_rate`: of Adam on a copy of the generator's weights; `locality`: weight
+    of the change to nearby images; `reach`: how far away those are, 1 = any random draw."""
+
+    _target_: str = "pulse_exp.refine.PivotalTuning"
+    steps: int = 50
+    learning_rate: float = 3e-4
+    locality: float = 0.1
+    reach: float = 0.5
 
 
 # --- baselines (no search) -------------------------------------------------------------------

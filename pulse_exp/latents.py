@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
-from pulse_exp.rows import where
+from pulse_exp.generators.edits import feature_shapes, synthesis_with
+from pulse_exp.rows import Rows, where
 from pulse_exp.seeding import random_generator
 
 Variables = Mapping[str, Tensor]
@@ -108,6 +110,15 @@ def estimate_statistics(generator: Generator, draws: int, chunk: int = 8192) -> 
     )
 
 
+@torch.no_grad()
+def style_moments(generator: Generator, draws: int = 10_000) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[w_dim]` of the style vectors, from seeded draws."""
+    device = next(generator.parameters()).device
+    z = torch.randn(draws, generator.z_dim, generator=random_generator("style moments"))
+    w = generator.mapping(z.to(device))[:, 0]
+    return w.mean(0), w.std(0).clamp(min=1e-6)
+
+
 class Latent:
     """A latent space.
 
@@ -141,6 +152,16 @@ class Latent:
     def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """A draw from the generator's own distribution in these coordinates."""
         raise NotImplementedError
+
+    def redraw(self, rngs: Sequence[torch.Generator], progress: Sequence[float]) -> Rows:
+        """Randomness that is fresh at every step, for spaces that have any; the other methods
+        find it among their `variables`.
+
+        Args:
+            rngs: one for each row.
+            progress: how much of its search each row has behind it, in [0, 1].
+        """
+        return {}
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
         """What priors look at."""
@@ -239,9 +260,6 @@ class WhitenedW(Latent):
     def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
         return {"latent": self.normal(rngs, 1, self.w_dim)}
 
-    def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
-        return variables["latent"]
-
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         w = self.activate(self.coordinates(variables) @ self.basis.T + self.centre)
         return w.expand(-1, self.num_ws, -1)
@@ -263,3 +281,135 @@ class WhitenedWPlus(WhitenedW):
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
         return variables["latent"] + variables["offset"]
+
+
+class PerturbedW(W):
+    """w with Gaussian noise that fades out, so that the search first looks around (StyleGAN2's
+    projector: Karras et al. 2020, appendix D).
+
+    Args:
+        perturbation: the noise's first standard deviation, in units of the style vectors' typical
+            distance from their mean divided by sqrt(w_dim).
+        fading: the share of the steps after which it is gone; it falls as a square.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        statistics_draws: int,
+        perturbation: float,
+        fading: float,
+        **start: object,
+    ) -> None:
+        super().__init__(generator, statistics_draws, **start)
+        self.perturbation, self.fading = perturbation, fading
+        self.typical = style_moments(generator)[1].norm()
+
+    def redraw(self, rngs: Sequence[torch.Generator], progress: Sequence[float]) -> Rows:
+        left = [max(0.0, 1 - share / self.fading) ** 2 for share in progress]
+        strength = self.perturbation * self.typical * torch.tensor(left, device=self.device)
+        return {"perturbation": self.normal(rngs, 1, self.w_dim) * strength[:, None, None]}
+
+    def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
+        return super().ws({"latent": variables["latent"] + variables["perturbation"]})
+
+
+class WPlusPlus(W):
+    """w, an offset for each layer (w+), and one for each filter (w++: Poirier-Ginter & Lalonde
+    2023).
+
+    In w++ every filter has a style vector of its own, of which only the part along the filter's
+    row of the affine layer has an effect or a gradient. `filters` `[B, F, 1]` holds that part, its
+    length along the unit row: the same search with as many numbers as there are filters.
+
+    Raises:
+        UserError: the generator's styles cannot be reached.
+    """
+
+    def __init__(self, generator: Generator, statistics_draws: int, **start: object) -> None:
+        super().__init__(generator, statistics_draws, **start)
+        layers = generator.style_layers()
+        if not layers:
+            raise UserError(
+                f"latent=w_plus_plus: {generator.architecture} has no filter-wise styles to reach; "
+                "choose latent=w_plus"
+            )
+        self.lengths = [layer.weight.detach().norm(dim=1) for layer in layers]  # type: ignore[union-attr, operator]
+
+    def mean(self, batch: int) -> dict[str, Tensor]:
+        return self.with_offsets(super().mean(batch))
+
+    def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        return self.with_offsets(super().random(rngs))
+
+    def with_offsets(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
+        w = variables["latent"]
+        filters = sum(len(length) for length in self.lengths)
+        return {
+            **variables,
+            "offset": w.new_zeros(len(w), self.num_ws, self.w_dim),
+            "filters": w.new_zeros(len(w), filters, 1),
+        }
+
+    def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
+        return variables["latent"] + variables["offset"]
+
+    def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
+        return self.coordinates(variables)
+
+    def image(
+        self, generator: Generator, variables: Variables, noise: list[Tensor] | None
+    ) -> Float[Tensor, "B 3 R R"]:
+        parts = variables["filters"][..., 0].split([len(length) for length in self.lengths], dim=1)
+        styles = {
+            i: part * length
+            for i, (part, length) in enumerate(zip(parts, self.lengths, strict=True))
+        }
+        return synthesis_with(generator, self.ws(variables), noise, styles=styles)
+
+
+class IntermediateLayers(GaussianizedWPlus):
+    """PULSE's space and the features between layers (ILO: Daras et al. 2021).
+
+    The variable `features_<layer>` `[B, C, h, w]` is added to what that layer gives, so it starts
+    at 0 whatever the earlier variables became, and a ball around its start is a ball around 0.
+
+    Args:
+        layers: indices of the generator's feature layers, the coarsest is 0.
+
+    Raises:
+        UserError: the generator has no such layers.
+    """
+
+    def __init__(
+        self, generator: Generator, statistics_draws: int, layers: Sequence[int], **start: object
+    ) -> None:
+        super().__init__(generator, statistics_draws, **start)
+        count = len(generator.feature_layers())
+        if any(not 0 <= layer < count for layer in layers):
+            remedy = f"choose from 0 to {count - 1}" if count else "choose another latent"
+            raise UserError(
+                f"latent.layers={list(layers)}: {generator.architecture} has {count} layers whose "
+                f"features can be reached; {remedy}"
+            )
+        shapes = feature_shapes(generator)
+        self.shapes = {layer: shapes[layer] for layer in layers}
+
+    def mean(self, batch: int) -> dict[str, Tensor]:
+        return self.with_features(super().mean(batch))
+
+    def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        return self.with_features(super().random(rngs))
+
+    def with_features(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
+        w = variables["latent"]
+        features = {
+            f"features_{layer}": w.new_zeros(len(w), *shape) for layer, shape in self.shapes.items()
+        }
+        return {**variables, **features}
+
+    def image(
+        self, generator: Generator, variables: Variables, noise: list[Tensor] | None
+    ) -> Float[Tensor, "B 3 R R"]:
+        features = {layer: variables[f"features_{layer}"] for layer in self.shapes}
+        return synthesis_with(generator, self.ws(variables), noise, features=features)

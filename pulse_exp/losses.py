@@ -2,31 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_exp.errors import UserError
+from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
 from pulse_exp.rows import Rows
 
 
-class L2(Term):
-    """Mean squared error; with `floor="eps"` it is constant below eps (PULSE's clamp, a row)."""
+class PixelLoss(Term):
+    """The mean over pixels and channels of a penalty on their differences.
 
-    def __init__(self, weight: float = 1.0, floor: str = "none") -> None:
+    Args:
+        weight: factor on the mean.
+        floor: "none", or "eps": the loss is constant, so without a gradient, below the value that
+            differences of sqrt(eps) everywhere would have. For L2 that is PULSE's clamp at eps,
+            taken a row.
+    """
+
+    def __init__(self, weight: float, floor: str) -> None:
         self.weight, self.floor = weight, floor
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
-        return point.lr_mse.clamp(min=point.eps) if self.floor == "eps" else point.lr_mse
+        value = self.penalty(point.sr_lr - point.lr).flatten(1).mean(1)
+        if self.floor == "eps":
+            least = self.penalty(torch.tensor(point.eps**0.5, dtype=torch.float64))
+            value = value.clamp(min=float(least))
+        return value
+
+    def penalty(self, difference: Tensor) -> Tensor:
+        """Of each difference."""
+        raise NotImplementedError
 
 
-class L1(Term):
-    """Mean absolute error."""
+class L2(PixelLoss):
+    """The square."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        self.weight = weight
+    def penalty(self, difference: Tensor) -> Tensor:
+        return difference.square()
+
+
+class L1(PixelLoss):
+    """The absolute value."""
+
+    def penalty(self, difference: Tensor) -> Tensor:
+        return difference.abs()
+
+
+class Huber(PixelLoss):
+    """Half the square up to `delta`, growing linearly beyond (Huber 1964); `delta` is in units of
+    the image, which lies in [0, 1]."""
+
+    def __init__(self, weight: float, floor: str, delta: float) -> None:
+        super().__init__(weight, floor)
+        self.delta = delta
+
+    def penalty(self, difference: Tensor) -> Tensor:
+        size = difference.abs()
+        inner = 0.5 * difference.square()
+        return torch.where(size <= self.delta, inner, self.delta * (size - 0.5 * self.delta))
+
+
+class Lp(PixelLoss):
+    """|difference|^p for any p > 0; the tiny constant keeps the gradient finite at 0."""
+
+    def __init__(self, weight: float, floor: str, p: float) -> None:
+        super().__init__(weight, floor)
+        self.p = p
+
+    def penalty(self, difference: Tensor) -> Tensor:
+        return (difference.square() + 1e-12) ** (self.p / 2)
+
+
+class MultiScale(Term):
+    """Mean squared error of the image and of its means over blocks of 2, 4, ... pixels, averaged
+    over the scales: coarse differences count at every scale, fine ones only at the first.
+
+    Args:
+        scales: how many; blocks that do not fit the image are left out.
+    """
+
+    def __init__(self, weight: float, scales: int) -> None:
+        self.weight, self.scales = weight, scales
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
-        return (point.sr_lr - point.lr).abs().flatten(1).mean(1)
+        difference = point.sr_lr - point.lr
+        values = [difference.square().flatten(1).mean(1)]
+        while len(values) < self.scales and min(difference.shape[-2:]) >= 2:
+            difference = F.avg_pool2d(difference, 2)
+            values.append(difference.square().flatten(1).mean(1))
+        return torch.stack(values).mean(0)
+
+
+class GaussianLikelihood(Term):
+    """-log p(lr | image) up to a constant for white Gaussian noise: Σ difference² / (2 σ²).
+
+    The exact data term of a posterior, for samplers.
+
+    Args:
+        std: σ in 8-bit units, as degradation=gaussian_noise has it.
+    """
+
+    def __init__(self, std: float) -> None:
+        self.std = std / 255
+
+    def __call__(self, point: Point, state: Rows) -> Tensor:
+        return (point.sr_lr - point.lr).square().flatten(1).sum(1) / (2 * self.std**2)
+
+
+class Lpips(Term):
+    """LPIPS with VGG's features on the low-res pair (Zhang et al., CVPR 2018), enlarged to 64
+    pixels where it is smaller.
+
+    Raises:
+        UserError: the packages or the weights are missing, when the search is built.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.network: Any = None
+
+    def prepare(self, generator: Generator) -> None:
+        from pulse_exp.metrics.perceptual import REMEDY
+
+        try:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            network = LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=True).net
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), repr(error)).rstrip(" .")
+            raise UserError(f"loss=lpips cannot be loaded: {reason}; {REMEDY}") from error
+        device = next(generator.parameters()).device
+        self.network = network.eval().requires_grad_(False).to(device)
+
+    def __call__(self, point: Point, state: Rows) -> Tensor:
+        pair = []
+        for image in (point.sr_lr, point.lr):
+            if min(image.shape[-2:]) < 64:
+                image = F.interpolate(image, size=(64, 64), mode="bicubic", antialias=True)
+            pair.append(image.clamp(0, 1))
+        return self.network(*pair, normalize=True).flatten()
 
 
 class ConstrainedL2(Term):
@@ -39,7 +159,8 @@ class ConstrainedL2(Term):
     def __init__(self, start: float, rate: float) -> None:
         self.first, self.rate = start, rate
 
-    def start(self, batch: int) -> Rows:
+    def start(self, variables: Mapping[str, Tensor]) -> Rows:
+        batch = len(next(iter(variables.values())))
         return {"multiplier": torch.full((batch,), self.first)}
 
     def __call__(self, point: Point, state: Rows) -> Tensor:

@@ -56,8 +56,11 @@ class Term:
     weight: float = 1.0
     reads_image: bool = True
 
-    def start(self, batch: int) -> Rows:
-        """What the term remembers of each row; nothing unless it says so."""
+    def prepare(self, generator: Generator) -> None:
+        """Reads what the term needs of the generator, once."""
+
+    def start(self, variables: Mapping[str, Tensor]) -> Rows:
+        """What the term remembers of each row that starts there; nothing unless it says so."""
         return {}
 
     def __call__(self, point: Point, state: Rows) -> Float[Tensor, " B"]:
@@ -83,15 +86,17 @@ class Objective:
     ) -> None:
         self.generator, self.latent, self.noise = generator, latent, noise
         self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
+        for term in self.terms.values():
+            term.prepare(generator)
 
-    def start(self, batch: int) -> Rows:
-        """The terms' memories of `batch` new rows."""
-        return {name: term.start(batch) for name, term in self.terms.items()}
+    def start(self, variables: Mapping[str, Tensor]) -> Rows:
+        """The terms' memories of new rows."""
+        return {name: term.start(variables) for name, term in self.terms.items()}
 
     def image(self, rows: Rows, variables: Mapping[str, Tensor]) -> Float[Tensor, "B 3 R R"]:
-        """The images of variables; `rows` gives the noise inputs that do not move."""
+        """The images of variables; `rows` gives what does not move, such as noise inputs."""
         noise = self.noise.inputs(self.generator, variables, rows["constants"])
-        return self.latent.image(self.generator, variables, noise)
+        return self.latent.image(self.generator, {**rows["constants"], **variables}, noise)
 
     def __call__(self, rows: Rows, variables: Mapping[str, Tensor]) -> Point:
         """The point of `variables` with every term evaluated."""
@@ -100,7 +105,7 @@ class Objective:
         point = Point(
             variables=variables,
             coordinates=self.latent.coordinates(variables),
-            ws=self.latent.ws(variables),
+            ws=self.latent.ws({**rows["constants"], **variables}),
             sr_lr=sr_lr,
             lr=lr,
             lr_mse=(sr_lr - lr).square().flatten(1).mean(1),

@@ -53,6 +53,7 @@ class Candidate:
         sr: the image of the best point `[3, H, W]`, None when failed. Best is the point nearest
             to the prior among those within eps, or the lowest downscaling error if none was.
         variables: the latent variables that made it, by name.
+        constants: what else made it and did not move, such as random noise inputs `[1, ...]`.
         lr_mse: its downscaling error, the mean squared error to the low-res input.
         steps: optimiser steps that were run; best_step: the step of the best point (0 = start);
             solved_step: the first step within eps, None if there was none.
@@ -66,6 +67,7 @@ class Candidate:
     reason: str = ""
     sr: Float[Tensor, "3 H W"] | None = None
     variables: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
     lr_mse: float = float("nan")
     steps: int = 0
     best_step: int = 0

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.errors import UserError
+from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Objective
 from pulse_exp.operators import Downscaler
 from pulse_exp.problem import Candidate
+from pulse_exp.rows import move
+from pulse_exp.seeding import random_generator
 
 
 class Refinement(Protocol):
@@ -42,3 +48,61 @@ class BackProjection:
         objective: Objective | None,
     ) -> Float[Tensor, "1 3 H W"]:
         return sr + downscaler.pseudo_inverse(lr - downscaler(sr))
+
+
+class PivotalTuning:
+    """A small change of the synthesis network's weights for one row (Roich et al. 2021).
+
+    The latent stays; Adam lowers the downscaling error plus `locality` times the mean squared
+    change of the image of a random latent nearby, a new one at each step. Rows share nothing: each
+    has a copy of the generator to itself, dropped when its image is made.
+
+    Args:
+        steps, learning_rate: of Adam on the weights.
+        locality: weight of the second term.
+        reach: how far the nearby latent is on the way to a random draw, in [0, 1]; the paper
+            goes a fixed length of 30, which depends on the generator.
+    """
+
+    def __init__(self, steps: int, learning_rate: float, locality: float, reach: float) -> None:
+        self.steps, self.learning_rate = steps, learning_rate
+        self.locality, self.reach = locality, reach
+
+    def __call__(
+        self,
+        sr: Float[Tensor, "1 3 H W"],
+        lr: Float[Tensor, "1 3 h w"],
+        candidate: Candidate,
+        downscaler: Downscaler,
+        objective: Objective | None,
+    ) -> Float[Tensor, "1 3 H W"]:
+        if objective is None:
+            raise UserError("refine=pivotal_tuning needs a search: a baseline has no generator")
+        variables, constants = (
+            move({name: value[None] for name, value in candidate.variables.items()}, lr.device),
+            move(candidate.constants, lr.device),
+        )
+        noise = objective.noise.inputs(objective.generator, variables, constants)
+        original = objective.generator
+        tuned = copy.deepcopy(original).requires_grad_(True)
+
+        def image(generator: Generator) -> Tensor:
+            return objective.latent.image(generator, {**constants, **variables}, noise)
+
+        ws = objective.latent.ws({**constants, **variables}).detach()
+        rng = random_generator("pivotal tuning", candidate.image, candidate.restart)
+        # The mapping's weights get no gradient, so Adam leaves them alone.
+        adam = torch.optim.Adam(tuned.parameters(), lr=self.learning_rate)
+        for _ in range(self.steps):
+            loss = (downscaler(image(tuned)) - lr).square().mean()
+            if self.locality:
+                with torch.no_grad():
+                    z = torch.randn(1, original.z_dim, generator=rng).to(ws)
+                    near = torch.lerp(ws, original.mapping(z), self.reach)
+                    kept = original.synthesis(near, noise)
+                loss = loss + self.locality * (tuned.synthesis(near, noise) - kept).square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        with torch.no_grad():
+            return image(tuned)

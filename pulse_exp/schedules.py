@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,13 @@ class Fixed:
         return 1.0
 
 
+class Linear1Cycle:
+    """Up from a tenth and down again, once (PULSE, released code)."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        return (9 * (1 - abs(step / steps - 0.5) * 2) + 1) / 10
+
+
 class Linear1CycleDrop:
     """Up and down once over 90 % of the steps, then down to a thousandth (PULSE, released code)."""
 
@@ -32,7 +40,7 @@ class Linear1CycleDrop:
 
 
 class Ramped:
-    """A linear warm-up, a plateau at 1, a linear ramp down to 0 (StyleGAN2's projector ramps so).
+    """A linear warm-up, a plateau at 1, a linear ramp down to 0.
 
     Args:
         warm_up, ramp_down: shares of the steps, in [0, 1].
@@ -45,6 +53,22 @@ class Ramped:
         up = (step + 1) / (self.warm_up * steps) if self.warm_up else 1.0
         down = (steps - step) / (self.ramp_down * steps) if self.ramp_down else 1.0
         return min(1.0, up, down)
+
+
+class Cosine:
+    """Half a cosine from 1 down to 0 (Loshchilov & Hutter 2017, without restarts)."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        return 0.5 + 0.5 * math.cos(math.pi * step / steps)
+
+
+class CosineRamped(Ramped):
+    """A linear warm-up times a ramp down of half a cosine (StyleGAN2's projector)."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        up = min(1.0, (step + 1) / (self.warm_up * steps)) if self.warm_up else 1.0
+        down = min(1.0, (steps - step) / (self.ramp_down * steps)) if self.ramp_down else 1.0
+        return up * (0.5 - 0.5 * math.cos(math.pi * down))
 
 
 class Phases:

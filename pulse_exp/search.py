@@ -194,20 +194,26 @@ class LatentSearch(pl.LightningModule):
             random_generator(self.settings.seed, start.image, start.restart, "start", number)
             for start in starts
         ]
-        variables = objective.latent.start(rngs, [start.restart for start in starts])
+        latent = objective.latent.start(rngs, [start.restart for start in starts])
         noise, constants = objective.noise.start(objective.generator, rngs)
+        variables = move({**latent, **noise}, objective.latent.device)
+        # A prior that remembers the start means the one that the others have projected.
+        variables = self.project(variables, objective.start(variables))
         rows = {
-            "variables": self.project({**variables, **noise}),
+            "variables": variables,
             "constants": constants,
             "lr": torch.stack([start.lr for start in starts]),
-            "terms": objective.start(len(starts)),
+            "terms": objective.start(variables),
         }
-        return move(rows, objective.latent.device)
+        rows = move(rows, objective.latent.device)
+        self.resample([Slot(start.image, start.restart) for start in starts], rows)
+        return rows
 
-    def project(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
-        for term in self.objective.terms.values():
+    def project(self, variables: dict[str, Tensor], terms: Rows) -> dict[str, Tensor]:
+        """The variables that every prior allows; `terms` are the terms' memories."""
+        for name, term in self.objective.terms.items():
             if isinstance(term, Prior):
-                variables = dict(term.project(variables))
+                variables = dict(term.project(variables, terms[name]))
         return variables
 
     def leave(self, done: Sequence[bool]) -> None:
@@ -229,7 +235,7 @@ class LatentSearch(pl.LightningModule):
         candidate = Candidate(
             image=slot.image,
             restart=slot.restart,
-            status="solved" if solved >= 0 else "unsolved",
+            status="solved" if float(best["lr_mse"]) <= self.settings.eps else "unsolved",
             steps=step,
             seconds=slot.seconds,
             curves=curves,
@@ -241,6 +247,7 @@ class LatentSearch(pl.LightningModule):
             )
             return candidate
         self.resample([slot], row, int(best["step"]))
+        candidate.constants = move(row["constants"], "cpu")
         candidate.sr = self.objective.image(row, best["variables"])[0].float().cpu()
         candidate.variables = {name: v[0].cpu() for name, v in best["variables"].items()}
         candidate.lr_mse, candidate.best_step = float(best["lr_mse"]), int(best["step"])
@@ -263,6 +270,9 @@ class LatentSearch(pl.LightningModule):
             gradients = torch.autograd.grad(
                 point.total.sum(), list(variables.values()), materialize_grads=True
             )
+            progress = [min(slot.age, steps - 1) / steps for slot in self.slots]
+            rngs = self.rngs("sampler", self.slots)
+            rows["optimizer"] = self.optimizer.redraw(rows["optimizer"], rngs, progress)
             self.move_rows(rows, point, dict(zip(variables, gradients, strict=True)))
         for slot in self.slots:
             slot.age = min(slot.age + 1, steps + 1)
@@ -279,6 +289,8 @@ class LatentSearch(pl.LightningModule):
         best_inside = best["lr_mse"] <= self.settings.eps
         closer = torch.where(inside, penalty < best["penalty"], error < best["lr_mse"])
         better = awake & finite & torch.where(inside == best_inside, closer, inside)
+        if self.optimizer.samples:  # the newest: the best of a chain is no draw
+            better = awake & finite
         now = {"lr_mse": error, "penalty": penalty, "step": step}
         now["variables"] = {k: v.detach() for k, v in point.variables.items()}
         rows["best"] = where(better, now, best)
@@ -301,21 +313,37 @@ class LatentSearch(pl.LightningModule):
         at = rows["step"].clamp(max=self.settings.steps - 1)
         rates = {name: self.rates[name][at] for name in variables}
         moved, memory = self.optimizer.step(variables, gradients, rows["optimizer"], rates)
+        terms = self.objective.update(rows, point)
         after = {
-            "variables": self.project(moved),
+            "variables": self.project(moved, terms),
             "optimizer": memory,
-            "terms": self.objective.update(rows, point),
+            "terms": terms,
             "step": rows["step"] + 1,
         }
         before = {key: rows[key] for key in after}
         rows.update(where(~rows["done"], after, before))
 
     def resample(self, slots: Sequence[Slot], rows: Rows, step: int | None = None) -> None:
-        """Fresh noise inputs for every row where the noise is resampled at each step."""
-        seed = self.settings.seed
-        rngs = [
-            random_generator(seed, s.image, s.restart, "noise", s.age if step is None else step)
+        """Fresh constants of every row where noise inputs or the latent are redrawn each step.
+
+        Args:
+            step: of the draw; None is each row's own.
+        """
+        objective, steps = self.objective, self.settings.steps
+        progress = [(slot.age if step is None else step) / steps for slot in slots]
+        fresh = {
+            **objective.noise.redraw(objective.generator, self.rngs("noise", slots, step)),
+            **objective.latent.redraw(self.rngs("latent", slots, step), progress),
+        }
+        rows["constants"].update(move(fresh, objective.latent.device))
+
+    def rngs(
+        self, purpose: str, slots: Sequence[Slot], step: int | None = None
+    ) -> list[torch.Generator]:
+        """A random generator of each row's own for one purpose at one step."""
+        return [
+            random_generator(
+                self.settings.seed, s.image, s.restart, purpose, s.age if step is None else step
+            )
             for s in slots
         ]
-        fresh = self.objective.noise.redraw(self.objective.generator, rngs)
-        rows["constants"].update(move(fresh, rows["step"].device))

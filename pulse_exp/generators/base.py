@@ -96,6 +96,16 @@ class Generator(nn.Module):
         """The generator's own fixed noise input of a layer, of unit variance."""
         raise NotImplementedError
 
+    def style_layers(self) -> list[nn.Module]:
+        """The affine modules, in order of use, that turn a style vector `[B, w_dim]` into a
+        layer's styles `[B, C]` by their `weight` `[C, w_dim]`; empty where there are none."""
+        return []
+
+    def feature_layers(self) -> list[nn.Module]:
+        """The modules, in order of use, whose outputs `[B, C, h, w]` go on to the next layer;
+        empty where they cannot be reached."""
+        return []
+
     def forward(self, z: Float[Tensor, "B z_dim"]) -> Float[Tensor, "B 3 R R"]:
         return self.synthesis(self.mapping(z))
 

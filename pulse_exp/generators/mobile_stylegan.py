@@ -156,6 +156,15 @@ class MobileStyleGAN(Generator):
         block = self._blocks()[(layer - 1) // 2]
         return (block.conv1 if layer % 2 else block.conv2).noise
 
+    def style_layers(self) -> list[nn.Module]:
+        layers: list[nn.Module] = [self.first.style]
+        for block in self._blocks():
+            layers += [block.up, block.conv1.style, block.conv2.style]
+        return [*layers, self.to_rgb_style]
+
+    def feature_layers(self) -> list[nn.Module]:
+        return [self.first, *self._blocks()]
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
@@ -175,9 +184,14 @@ class MobileStyleGAN(Generator):
         return cast("list[Block]", list(self.blocks))
 
     def _strips_pay(self, ws: Tensor) -> bool:
-        """On the CPU with frozen weights: strips have no gradient for those, and no autocast."""
+        """On the CPU with frozen weights: strips have no gradient for those, and no autocast.
+
+        They do not call the blocks either, so they are out while one of them has a hook.
+        """
         trained = any(parameter.requires_grad for parameter in self.parameters())
-        return ws.device.type == "cpu" and not trained and not torch.is_autocast_enabled("cpu")
+        hooked = any(block._forward_hooks for block in self._blocks())
+        plain = trained or hooked or torch.is_autocast_enabled("cpu")
+        return ws.device.type == "cpu" and not plain
 
     @torch.compiler.disable
     def _in_strips(self, x: Tensor, w: Sequence[Tensor], noise: Sequence[Tensor]) -> Tensor:

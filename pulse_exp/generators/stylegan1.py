@@ -112,6 +112,12 @@ class StyleGAN1(StyleGenerator):
             self.layers.append(Layer(width, width, w_dim))
         self.to_rgb = nn.utils.skip_init(nn.Conv2d, channels[-1], 3, 1)
 
+    def style_layers(self) -> list[nn.Module]:
+        return [module.style for module in self.modules() if isinstance(module, Epilogue)]
+
+    def feature_layers(self) -> list[nn.Module]:
+        return [self.first, *self.layers]
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:

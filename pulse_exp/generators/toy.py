@@ -45,6 +45,7 @@ class ToyGenerator(Generator):
         self.convs = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1) for _ in range(levels + 1)
         )
+        self.activations = nn.ModuleList(nn.LeakyReLU(0.2) for _ in range(levels + 1))
         self.to_rgb = nn.Conv2d(channels, 3, 1)
         rng = random_generator(seed, "toy")
         for parameter in self.parameters():
@@ -63,6 +64,12 @@ class ToyGenerator(Generator):
     def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
         return getattr(self, f"noise_{layer}")
 
+    def style_layers(self) -> list[nn.Module]:
+        return list(self.styles)
+
+    def feature_layers(self) -> list[nn.Module]:
+        return list(self.activations)
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
@@ -74,7 +81,7 @@ class ToyGenerator(Generator):
             x = conv(x * scale)
             x = x * torch.rsqrt(x.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-4)
             x = x + 0.1 * (self.own_noise(i) if noise is None else noise[i])
-            x = F.leaky_relu(x, 0.2)
+            x = self.activations[i](x)
         return 0.5 + 0.5 * self.to_rgb(x)
 
 

@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+import torch
+
+from pulse_exp.building import build
+from pulse_exp.errors import UserError
+from pulse_exp.generators import load
+from pulse_exp.generators.edits import feature_shapes, synthesis_with
+from pulse_exp.generators.mobile_stylegan import MobileStyleGAN
+from pulse_exp.latents import (
+    IntermediateLayers,
+    Latent,
+    PerturbedW,
+    W,
+    WPlusPlus,
+    Z,
+    estimate_statistics,
+    style_moments,
+)
+from pulse_exp.seeding import random_generator
+from tests.compose import SMALL, job
+
+TOY = load("toy")
+NAMES = ["z", "w", "w_plus", "gaussianized_w_plus", "whitened_w", "whitened_w_plus"]
+DEEPER = ["perturbed_w", "w_plus_plus", "intermediate_layers"]
+
+
+def latent(name: str, *overrides: str) -> Latent:
+    config, _ = job(*SMALL, "prior=none", f"latent={name}", *overrides)
+    if "statistics_draws" in config.latent:
+        config.latent.statistics_draws = 2000
+    return build(config.latent, generator=TOY)
+
+
+def rngs(*seeds: int) -> list[torch.Generator]:
+    return [random_generator(seed) for seed in seeds]
+
+
+def fresh(space: Latent, variables: dict, progress: float = 1.0) -> dict:
+    batch = len(variables["latent"])
+    return {**space.redraw(rngs(*range(batch)), [progress] * batch), **variables}
+
+
+def test_statistics_equal_a_straight_line_computation():
+    found = estimate_statistics(TOY, 3000, chunk=700)
+    chunks = random_generator("style statistics")
+    z = torch.cat(
+        [torch.randn(min(700, 3000 - i), 32, generator=chunks) for i in range(0, 3000, 700)]
+    )
+    w = TOY.mapping(z)[:, 0].detach().double().numpy()
+    v = np.where(w > 0, w, 5 * w)
+    covariance = np.cov(v.T)
+    np.testing.assert_allclose(found.mean, v.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.std, v.std(0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(found.w_mean, w.mean(0), rtol=1e-4, atol=1e-5)
+    u = found.directions.double().numpy()
+    np.testing.assert_allclose(
+        u * found.variances.numpy() @ u.T, covariance, atol=1e-4 * covariance.max()
+    )
+    assert (found.variances.diff() <= 0).all()
+    whitened = (v - v.mean(0)) @ u / np.sqrt(found.variances.numpy())
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(32), atol=2e-2)
+
+
+def test_style_moments_equal_numpy():
+    mean, std = style_moments(TOY, 500)
+    z = torch.randn(500, 32, generator=random_generator("style moments"))
+    w = TOY.mapping(z)[:, 0].numpy()
+    np.testing.assert_allclose(mean, w.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(std, w.std(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES + DEEPER)
+def test_every_latent_gives_images_and_its_batch_equals_its_rows(name: str):
+    space = latent(name)
+    for variables in (space.random(rngs(1, 2)), space.mean(2)):
+        values = fresh(space, variables)
+        assert space.ws(values).shape == (2, TOY.num_ws, TOY.w_dim)
+        assert space.coordinates(values).ndim == 3
+        image = space.image(TOY, values, None)
+        assert image.shape == (2, 3, 64, 64)
+        for row in range(2):
+            one = {key: value[row : row + 1] for key, value in values.items()}
+            torch.testing.assert_close(space.image(TOY, one, None), image[row : row + 1])
+    alone = space.random(rngs(2))
+    both = space.random(rngs(1, 2))
+    for key, value in alone.items():
+        torch.testing.assert_close(value[0], both[key][1])
+
+
+@pytest.mark.parametrize("name", ["z", "w", "w_plus"])
+def test_random_starts_are_the_generators_own(name: str):
+    space = latent(name)
+    n = 1 if name != "w_plus" else TOY.num_ws
+    z = torch.randn(n, 32, generator=random_generator(7))
+    expected = TOY.mapping(z)[:, 0]
+    ws = space.ws(space.random(rngs(7)))[0]
+    torch.testing.assert_close(ws[0], expected[0])
+    torch.testing.assert_close(ws[-1], expected[-1])
+
+
+def test_gaussianized_and_whitened_coordinates_follow_their_formulas():
+    statistics = latent("gaussianized_w_plus").statistics  # type: ignore[attr-defined]
+    u = torch.randn(1, TOY.num_ws, 32)
+    v = u.numpy() * statistics.std.numpy() + statistics.mean.numpy()
+    np.testing.assert_allclose(
+        latent("gaussianized_w_plus").ws({"latent": u}), np.where(v > 0, v, v / 5), rtol=1e-4
+    )
+    shared, offset = torch.randn(1, 1, 32), torch.randn(1, TOY.num_ws, 32)
+    white = (shared + offset).double().numpy()
+    root = statistics.directions.double().numpy() * np.sqrt(statistics.variances.double().numpy())
+    v = white @ root.T + statistics.mean.double().numpy()
+    found = latent("whitened_w_plus").ws({"latent": shared, "offset": offset})
+    np.testing.assert_allclose(found, np.where(v > 0, v, v / 5), rtol=1e-3, atol=1e-4)
+
+
+def test_the_mean_start_is_the_centre():
+    w = latent("w")
+    assert isinstance(w, W)
+    torch.testing.assert_close(w.mean(1)["latent"][0, 0], w.statistics.w_mean)
+    z = latent("z")
+    assert isinstance(z, Z)
+    assert not z.mean(2)["latent"].any()
+
+
+def test_the_perturbation_fades_as_a_square():
+    space = latent("perturbed_w")
+    assert isinstance(space, PerturbedW)
+    spread = []
+    for progress in (0.0, 0.375, 0.75, 1.0):
+        draws = space.redraw(rngs(*range(400)), [progress] * 400)["perturbation"]
+        spread.append(float(draws.std()))
+    typical = float(style_moments(TOY)[1].norm())
+    assert spread[0] == pytest.approx(0.05 * typical, rel=0.05)
+    assert spread[1] == pytest.approx(spread[0] / 4, rel=0.01)
+    assert spread[2:] == [0, 0]
+
+
+def test_filters_search_is_the_search_of_a_style_vector_for_each_filter():
+    """Gradient steps on one style vector a filter (the paper's w++), written out for the toy's
+    first layer, move its styles as gradient steps on `filters` do."""
+    space = latent("w_plus_plus")
+    assert isinstance(space, WPlusPlus)
+    start = space.mean(1)
+    layer = TOY.styles[0]
+    target = torch.rand(1, 3, 64, 64, generator=random_generator(3))
+    rate = 0.3
+
+    w = start["latent"][0, 0].expand(len(layer.weight), -1).clone().requires_grad_(True)
+    for _ in range(3):
+        styles = (layer.weight * w).sum(1) + layer.bias
+        offset = styles - layer(start["latent"][0, 0])
+        image = synthesis_with(TOY, space.ws(start), styles={0: offset[None]})
+        gradient = torch.autograd.grad((image - target).square().sum(), w)[0]
+        w = (w - rate * gradient).detach().requires_grad_(True)
+
+    filters = start["filters"].clone().requires_grad_(True)
+    for _ in range(3):
+        image = space.image(TOY, {**start, "filters": filters}, None)
+        gradient = torch.autograd.grad((image - target).square().sum(), filters)[0]
+        gradient[:, len(layer.weight) :] = 0
+        filters = (filters - rate * gradient).detach().requires_grad_(True)
+
+    moved = filters[0, : len(layer.weight), 0] * layer.weight.norm(dim=1)
+    expected = (layer.weight * (w - start["latent"][0, 0])).sum(1)
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-5)
+    assert moved.abs().max() > 1e-3
+
+
+def test_zero_offsets_leave_the_image_and_others_change_it():
+    space = latent("intermediate_layers")
+    assert isinstance(space, IntermediateLayers)
+    variables = space.random(rngs(1))
+    plain = TOY.synthesis(space.ws(variables))
+    torch.testing.assert_close(space.image(TOY, variables, None), plain)
+    shapes = feature_shapes(TOY)
+    assert [tuple(variables[f"features_{i}"].shape[1:]) for i in (1, 2, 3)] == shapes[1:4]
+    variables["features_2"] = variables["features_2"] + 1
+    assert not torch.allclose(space.image(TOY, variables, None), plain)
+    assert not any(m._forward_hooks for m in TOY.modules())
+
+
+def test_mobile_stylegan_lets_its_styles_and_features_be_reached():
+    """An offset to all styles of a layer is a change of its bias; one to features equals adding
+    it by hand; both also where strips would compute the blocks."""
+    torch.manual_seed(0)
+    small = MobileStyleGAN(channels=(8, 8, 8), z_dim=8, mapping_layers=1)
+    for parameter in small.parameters():
+        parameter.data = 0.3 * torch.randn_like(parameter)
+    small.eval().requires_grad_(False)
+    ws = torch.randn(2, small.num_ws, 8)
+    plain = small.synthesis(ws)
+    assert len(small.style_layers()) == 8
+    for index, layer in enumerate(small.style_layers()):
+        offset = torch.randn(len(layer.bias))  # type: ignore[arg-type]
+        edited = synthesis_with(small, ws, styles={index: offset.expand(2, -1)})
+        layer.bias += offset  # type: ignore[operator]
+        torch.testing.assert_close(small.synthesis(ws), edited, rtol=1e-4, atol=1e-4)
+        layer.bias -= offset  # type: ignore[operator]
+        assert not torch.allclose(edited, plain)
+    shapes = feature_shapes(small)
+    assert shapes == [(8, 4, 4), (8, 8, 8), (8, 16, 16)]
+    last = len(shapes) - 1
+    offset = torch.randn(2, *shapes[last])
+    edited = synthesis_with(small, ws, features={last: offset})
+    difference = torch.nn.functional.conv2d(
+        offset * small.to_rgb_style(ws[:, -1])[:, :, None, None], small.to_rgb
+    )
+    expected = plain + torch.nn.functional.pixel_shuffle(difference, 2)
+    torch.testing.assert_close(edited, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(UserError, match="from 0 to 4"):
+        latent("intermediate_layers", "latent.layers=[9]")
