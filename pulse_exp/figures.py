@@ -3,8 +3,8 @@
 `python -m pulse_exp.figures RESULTS... KIND --output figures/NAME`
 
 Kinds: `severity` (a metric against a number), `steps` (downscaling error over steps), `time`
-(share of images solved over time), `samples` (a grid of pictures), `diversity` (where the restarts
-of an image differ). Same records, same bytes, for one version of matplotlib.
+(share of searches within eps over time), `samples` (a grid of pictures), `diversity` (where the
+restarts of an image differ). Same records, same bytes, for one version of matplotlib.
 """
 
 from __future__ import annotations

@@ -62,7 +62,11 @@ class Browser:
         options = {"args": flags, "binary": shutil.which("chromium")}
         logs = {"goog:loggingPrefs": {"browser": "ALL"}}
         capabilities = {"alwaysMatch": {"goog:chromeOptions": options, **logs}}
-        session = self._call("POST", "/session", {"capabilities": capabilities})
+        try:
+            session = self._call("POST", "/session", {"capabilities": capabilities})
+        except BaseException:
+            self.driver.terminate()
+            raise
         self.root += f"/session/{session['sessionId']}"
         self.metrics(self.width, self.height)
         return self
