@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
+from pulse_exp.generators.samples import MEAN_DRAWS, mean_style
 from pulse_exp.seeding import random_generator
 
 if TYPE_CHECKING:
     from pulse_exp.generators.checkpoints import Checkpoint
 
 SLOPE = 0.2
-MEAN_DRAWS = 10_000
 MAX_SIDE = 4096
 
 
@@ -159,9 +159,8 @@ def add_mean(generator: StyleGenerator) -> tuple[str, ...]:
     """Estimates the mean style vector from seeded draws; returns what to tell the user."""
     if generator.mapping_network is None:
         return ("no mapping network: no z can be drawn, and the mean of w is not known",)
-    z = torch.randn(MEAN_DRAWS, generator.z_dim, generator=random_generator(0, "mean"))
     with torch.no_grad():
-        generator.mean_style = generator.mapping(z)[:, 0].mean(dim=0)
+        generator.mean_style = mean_style(generator)
     generator.config["mean"] = True
     return (f"no mean of w in the file: estimated from {MEAN_DRAWS} seeded draws",)
 
