@@ -38,8 +38,41 @@ def option(group: str, *names: str) -> Any:
 
 @option("generator", "mobile_stylegan")
 class MobileStyleGAN:
+    """`weights`: a training checkpoint of the upstream repository instead of the published file."""
+
     _target_: str = "pulse_exp.generators.load"
     source: str = "mobile_stylegan"
+    weights: str | None = None
+
+
+@option("generator", "stylegan1")
+class StyleGAN1:
+    """`weights`: synthesis.pt, mapping.pt or the folder of both; `mapping`: a mapping.pt that lies
+    elsewhere."""
+
+    _target_: str = "pulse_exp.generators.load"
+    source: str = "stylegan1"
+    weights: str | None = None
+    mapping: str | None = None
+
+
+@option("generator", "file", "stylegan2", "stylegan3")
+class ConditionalGenerator:
+    """`weights`: the file; `class_index`: which class to draw, where the file knows classes."""
+
+    _target_: str = "pulse_exp.generators.load"
+    source: str = MISSING
+    weights: str | None = None
+    class_index: int | None = None
+
+
+@option("generator", "progan", "dcgan")
+class PlainGenerator:
+    """`weights`: the file; dcgan without one is a published face generator."""
+
+    _target_: str = "pulse_exp.generators.load"
+    source: str = MISSING
+    weights: str | None = None
 
 
 @option("generator", "toy")
@@ -814,7 +847,7 @@ IRRELEVANT = {
 """Keys among them that only say which rows there are, or how many at a time."""
 
 
-RESOLUTIONS = {"mobile_stylegan": 1024}
+RESOLUTIONS = {"mobile_stylegan": 1024, "dcgan": 64}
 """Of the generators whose files are always the same; the others' are read from the file."""
 
 
@@ -888,8 +921,9 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("trainer.steps_per_call", 1)
     for path in _missing(config):
         found.append(f"{path} is not set: add {path}=... to the command")
+    given = OmegaConf.select(config, "generator.weights")
     resolution = OmegaConf.select(config, "generator.resolution") or RESOLUTIONS.get(
-        str(OmegaConf.select(config, "generator.source"))
+        "" if given else str(OmegaConf.select(config, "generator.source"))
     )
     factor = OmegaConf.select(config, "downscaler.factor")
     if resolution and factor and resolution % factor:

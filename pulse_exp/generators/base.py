@@ -31,6 +31,7 @@ ARCHITECTURES = {
 
 SOURCES = {
     "dcgan": "pulse_exp.generators.dcgan:load",
+    "file": "pulse_exp.generators.checkpoints:load_checkpoint",
     "mobile_stylegan": "pulse_exp.generators.mobile_stylegan:load",
     "progan": "pulse_exp.generators.progan:load",
     "stylegan1": "pulse_exp.generators.stylegan1:load",

@@ -128,18 +128,25 @@ class Checkpoint:
     network: StoredModule | None = None
 
 
-def load_checkpoint(path: str | Path, architecture: str | None = None, **options: Any) -> Generator:
+def load_checkpoint(
+    weights: str | Path | None = None, architecture: str | None = None, **options: Any
+) -> Generator:
     """The generator of a file: one of ours, or an original one.
 
     Args:
-        path: the file; for stylegan1 also the folder of its two files.
+        weights: the file; for stylegan1 also the folder of its two files.
         architecture: what the user says it is; None to recognise it.
         options: for the architecture's converter.
 
     Raises:
         UserError: unreadable, unsafe, unknown, or of another architecture.
     """
-    path = Path(path).expanduser()
+    if weights is None:
+        raise UserError(
+            f"generator={architecture or 'file'} needs its file: generator.weights=PATH "
+            "(docs/generators.md says where users get it)"
+        )
+    path = Path(weights).expanduser()
     if path.is_dir():
         path = path / "synthesis.pt"
     given = {name: value for name, value in options.items() if value is not None}

@@ -70,7 +70,7 @@ class ProGAN(Generator):
         return self.to_rgb(x)
 
 
-def load(weights: str | Path) -> Generator:
+def load(weights: str | Path | None = None) -> Generator:
     """The generator of a pytorch_GAN_zoo or pro_gan_pytorch file.
 
     Raises:

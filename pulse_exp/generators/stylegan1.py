@@ -129,7 +129,7 @@ class StyleGAN1(StyleGenerator):
         return self.to_rgb(x)
 
 
-def load(weights: str | Path, mapping: str | Path | None = None) -> Generator:
+def load(weights: str | Path | None = None, mapping: str | Path | None = None) -> Generator:
     """The generator of PULSE's two files: their folder, or either of them with the other beside it.
 
     Raises:

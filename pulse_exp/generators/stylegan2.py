@@ -152,7 +152,7 @@ class StyleGAN2(StyleGenerator):
         return image * 0.5 + 0.5
 
 
-def load(weights: str | Path, class_index: int | None = None) -> Generator:
+def load(weights: str | Path | None = None, class_index: int | None = None) -> Generator:
     """The generator of rosinality's or NVIDIA's file.
 
     Args:

@@ -243,7 +243,7 @@ class StyleGAN3(StyleGenerator):
         return x * (self.output_scale / 2) + 0.5
 
 
-def load(weights: str | Path, class_index: int | None = None) -> Generator:
+def load(weights: str | Path | None = None, class_index: int | None = None) -> Generator:
     """The generator of NVIDIA's file.
 
     Args:
