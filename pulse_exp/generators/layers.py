@@ -148,11 +148,9 @@ class StyleGenerator(Generator):
     def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
         return getattr(self, f"noise_{layer}")
 
-    def noise_inputs(self, noise: Sequence[Tensor] | None, dtype: torch.dtype) -> list[Tensor]:
-        """The noise maps of a call to `synthesis`, those given or the generator's own."""
-        count = len(self.noise_shapes)
-        maps = [self.own_noise(i) for i in range(count)] if noise is None else noise
-        return [m.to(dtype) for m in maps]
+    def noise_inputs(self, noise: Sequence[Tensor] | None) -> Sequence[Tensor]:
+        """The noise maps of a call to `synthesis`: those given, or the generator's own."""
+        return noise or [self.own_noise(i) for i in range(len(self.noise_shapes))]
 
 
 def add_mean(generator: StyleGenerator) -> tuple[str, ...]:

@@ -65,8 +65,9 @@ class Epilogue(nn.Module):
         self.style = linear(w_dim, 2 * channels)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        x = F.leaky_relu_(torch.addcmul(x, self.noise_strength, noise), SLOPE)
-        scale, shift = self.style(w).chunk(2, dim=1)
+        strength = self.noise_strength.to(x.dtype)
+        x = F.leaky_relu_(torch.addcmul(x, strength, noise.to(x.dtype)), SLOPE)
+        scale, shift = self.style(w).to(x.dtype).chunk(2, dim=1)
         batch, channels, height, width = x.shape
         # One pass normalises and applies the style: each (image, channel) is a channel of its own.
         flat = x.reshape(1, batch * channels, height, width)
@@ -121,7 +122,7 @@ class StyleGAN1(StyleGenerator):
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
-        maps = self.noise_inputs(noise, ws.dtype)
+        maps = self.noise_inputs(noise)
         styles = ws.unbind(1)
         x = self.first(self.constant.expand(len(ws), -1, -1, -1), styles[0], maps[0])
         for layer, w, noise_map in zip(self.layers, styles[1:], maps[1:], strict=True):

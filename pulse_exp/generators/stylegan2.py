@@ -60,7 +60,8 @@ class Layer(nn.Module):
         else:
             x = self.blur(F.conv_transpose2d(x, self.weight, stride=2))
             gain = demodulation(self.weight.transpose(0, 1), style)
-        x = torch.addcmul(self.bias[:, None, None], x, gain * GAIN)
+        bias = self.bias[:, None, None].to(x.dtype)
+        x = torch.addcmul(bias, x, (gain * GAIN).to(x.dtype))
         x = F.leaky_relu_(x.add_(noise * self.noise_strength), SLOPE)
         return x if self.clamp is None else F.hardtanh(x, -self.clamp, self.clamp)
 
@@ -141,7 +142,7 @@ class StyleGAN2(StyleGenerator):
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
-        maps = self.noise_inputs(noise, ws.dtype)
+        maps = self.noise_inputs(noise)
         styles = ws.unbind(1)
         x = self.layers[0](self.constant.expand(len(ws), -1, -1, -1), styles[0], maps[0])
         image = self.to_rgbs[0](x, styles[1])

@@ -74,28 +74,32 @@ class FourierInput(nn.Module):
         self.transform = parameter(3, 3)
 
     def forward(self, w: Float[Tensor, "B w_dim"]) -> Float[Tensor, "B C H W"]:
-        cosine, sine, right, down = self._rotation_and_shift(w)
-        one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
-        rotate = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1)
-        move = torch.stack([one, zero, -right, zero, one, -down, zero, zero, one], dim=1)
-        transform = rotate.view(-1, 3, 3) @ move.view(-1, 3, 3) @ self.transform
-        phases = self.phases[:, None] + self.frequencies @ transform[:, :2, 2:]
-        frequencies = self.frequencies @ transform[:, :2, :2]
-        # Frequencies that a transform brings beyond the band fade out.
-        beyond = (frequencies.norm(dim=2) - self.bandwidth) / (
-            self.sampling_rate / 2 - self.bandwidth
+        with torch.autocast(w.device.type, enabled=False):
+            return self._waves(self.style(w.to(self.weight.dtype))).to(w.dtype)
+
+    def _waves(self, t: Float[Tensor, "B 4"]) -> Float[Tensor, "B C H W"]:
+        """The features for a turn (t₀, t₁) and a shift (t₂, t₃), in float32 at least."""
+        dtype = torch.promote_types(t.dtype, torch.float32)
+        t, weight, frequencies, phases, base = (
+            values.to(dtype)
+            for values in (t, self.weight, self.frequencies, self.phases, self.transform)
         )
-        amplitudes = (1 - beyond).clamp(0, 1)
+        cosine, sine, right, down = (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(1)
+        one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
+        turn = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1)
+        move = torch.stack([one, zero, -right, zero, one, -down, zero, zero, one], dim=1)
+        transform = turn.view(-1, 3, 3) @ move.view(-1, 3, 3) @ base
+        phases = phases[:, None] + frequencies @ transform[:, :2, 2:]
+        frequencies = frequencies @ transform[:, :2, :2]
+        # Frequencies that a transform brings beyond the band fade out.
+        beyond = frequencies.norm(dim=2) - self.bandwidth
+        amplitudes = (1 - beyond / (self.sampling_rate / 2 - self.bandwidth)).clamp(0, 1)
         half = 0.5 * self.size / self.sampling_rate
-        steps = (torch.arange(self.size, device=w.device, dtype=w.dtype) + 0.5) * 2 / self.size - 1
+        steps = (torch.arange(self.size, device=t.device, dtype=dtype) + 0.5) * 2 / self.size - 1
         x, y = (frequencies[:, :, i, None] * (steps * half) for i in range(2))
         waves = y[:, :, :, None] + x[:, :, None, :] + phases[:, :, :, None]
         waves = torch.sin(waves * (2 * math.pi)) * amplitudes[:, :, None, None]
-        return torch.einsum("oc,bchw->bohw", self.weight, waves)
-
-    def _rotation_and_shift(self, w: Tensor) -> tuple[Tensor, ...]:
-        t = self.style(w)
-        return (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(1)
+        return torch.einsum("oc,bchw->bohw", weight, waves)
 
 
 class Layer(nn.Module):
@@ -123,7 +127,7 @@ class Layer(nn.Module):
         style = self.style(w)
         x = F.conv2d(x * style[:, :, None, None], self.weight, padding=shape.kernel - 1)
         gain = self.gain if shape.to_rgb else demodulation(self.weight, style) * self.gain
-        x = torch.addcmul(self.bias[:, None, None], x, gain)
+        x = torch.addcmul(self.bias[:, None, None].to(x.dtype), x, gain.to(x.dtype))
         x = upsample(x, self.up_filter, shape.up, shape.padding)
         if not shape.to_rgb:
             x = F.leaky_relu_(x, SLOPE)
