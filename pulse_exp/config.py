@@ -17,6 +17,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
+from pulse_exp.combinations import class_of, senseless
+
 SCHEMAS: dict[str, dict[str, type]] = {}
 """group -> option -> its dataclass."""
 
@@ -887,6 +889,14 @@ def config_hash(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+POSITIVE = [
+    *("search.eps", "optimizer.learning_rate", "optimizer.history", "optimizer.hot"),
+    *("loss.lp.p", "loss.huber.delta", "loss.gaussian_likelihood.std", "loss.multi_scale.scales"),
+    *("prior.sphere.radius", "prior.l1_ball.radius", "latent.fading"),
+]
+"""Values that must be above 0, where they are set."""
+
+
 def complaints(config: DictConfig) -> list[str]:
     """Every impossible value or combination in a composed job, each a line with its remedy."""
     found = []
@@ -901,14 +911,27 @@ def complaints(config: DictConfig) -> list[str]:
         if value is not None and value < least:
             found.append(f"{key}={value}: must be at least {least:g}")
 
+    def above_zero(key: str) -> None:
+        value = OmegaConf.select(config, key)
+        if value is not None and not value > 0:
+            found.append(f"{key}={value}: must be above 0")
+
     one_of("search.stop", "all_solved", "never")
     photos = str(config.data.get("_target_")).endswith(".Photos")
     one_of("data.mode" if photos else "mode", "evaluate", "restore")
     one_of("data.order", "size", "left_to_right")
     one_of("latent.start", "random", "mean")
+    for term in config.loss:
+        one_of(f"loss.{term}.floor", "none", "eps")
+        one_of(f"loss.{term}.of", "coordinates", "styles")
+    for term in config.prior:
+        if class_of(config.prior[term]) != "L1Ball":
+            one_of(f"prior.{term}.of", "coordinates", "styles")
     one_of("noise.source", "own", "random", "resampled")
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
     one_of("logger.mode", "auto", "online", "offline")
+    for key in POSITIVE:
+        above_zero(key)
     at_least("search.steps", 1)
     at_least("search.restarts", 1)
     at_least("search.batch_size", 1)
@@ -931,16 +954,10 @@ def complaints(config: DictConfig) -> list[str]:
             f"downscaler.factor={factor} does not divide the generator's resolution {resolution}; "
             f"choose one of {', '.join(str(f) for f in (4, 8, 16, 32, 64) if f < resolution)}"
         )
-    if not config.search.eps > 0:
-        found.append(f"search.eps={config.search.eps}: must be above 0")
     shard = str(OmegaConf.select(config, "data.shard", default="0/1"))
     index, _, count = shard.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         found.append(f"data.shard={shard}: write i/n with 0 <= i < n, such as 0/4")
-    if config.baseline and config.search.restarts > 1:
-        found.append("search.restarts: a baseline gives one result an image; set it to 1")
-    if config.baseline and len(config.baseline) > 1:
-        found.append(f"baseline={list(config.baseline)}: choose one")
     if not photos:
         for key, value in {"task": "align", "mode": "restore", "paste_back": True}.items():
             if config[key] == value:
@@ -951,11 +968,7 @@ def complaints(config: DictConfig) -> list[str]:
         found.append("loss: choose at least one term, such as loss=l2")
     if config.degradation and config.data._target_.endswith("LowResFolder"):
         found.append("data=low_res has no truth that could be degraded; set degradation=none")
-    if "layered_gaussian" in config.prior and not config.latent._target_.endswith("WhitenedWPlus"):
-        found.append("prior=layered_gaussian needs latent=whitened_w_plus (a vector and offsets)")
-    if "sphere" in config.prior and config.latent.start == "mean":
-        found.append("prior=sphere: the mean is the sphere's centre; set latent.start=random")
-    return found
+    return [*found, *senseless(config)]
 
 
 def _missing(config: DictConfig) -> list[str]:
