@@ -5,8 +5,11 @@ import torch
 from pulse_exp.building import build
 from pulse_exp.errors import UserError
 from pulse_exp.generators import load
+from pulse_exp.generators.base import Generator, freeze
 from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.generators.mobile_stylegan import MobileStyleGAN
+from pulse_exp.generators.stylegan1 import StyleGAN1
+from pulse_exp.generators.stylegan2 import StyleGAN2
 from pulse_exp.latents import (
     IntermediateLayers,
     Latent,
@@ -180,33 +183,53 @@ def test_zero_offsets_leave_the_image_and_others_change_it():
     assert not any(m._forward_hooks for m in TOY.modules())
 
 
-def test_mobile_stylegan_lets_its_styles_and_features_be_reached():
-    """An offset to all styles of a layer is a change of its bias; one to features equals adding
-    it by hand; both also where strips would compute the blocks."""
+def small(architecture: type[Generator]) -> Generator:
+    """A random one of 32×32 pixels."""
     torch.manual_seed(0)
-    small = MobileStyleGAN(channels=(8, 8, 8), z_dim=8, mapping_layers=1)
-    for parameter in small.parameters():
+    widths = {} if architecture is MobileStyleGAN else {"w_dim": 8, "mapping_widths": [8]}
+    generator = architecture(channels=(8, 8, 8), z_dim=8, **widths)  # type: ignore[call-arg]
+    for parameter in generator.parameters():
         parameter.data = 0.3 * torch.randn_like(parameter)
-    small.eval().requires_grad_(False)
-    ws = torch.randn(2, small.num_ws, 8)
-    plain = small.synthesis(ws)
-    assert len(small.style_layers()) == 8
-    for index, layer in enumerate(small.style_layers()):
-        offset = torch.randn(len(layer.bias))  # type: ignore[arg-type]
-        edited = synthesis_with(small, ws, styles={index: offset.expand(2, -1)})
+    for layer, (height, width) in enumerate(generator.noise_shapes):
+        generator.own_noise(layer).data.copy_(torch.randn(1, 1, height, width))
+    return freeze(generator)
+
+
+@pytest.mark.parametrize("architecture", [StyleGAN1, StyleGAN2, MobileStyleGAN])
+def test_generators_let_their_styles_and_features_be_reached(architecture: type[Generator]):
+    """An offset to the styles is a change of the affine layer's bias; one to the last features
+    reaches the image; mobile_stylegan's strips give way to it."""
+    generator = small(architecture)
+    ws = torch.randn(2, generator.num_ws, 8)
+    plain = generator.synthesis(ws)
+    layers = generator.style_layers()
+    for index, layer in enumerate(layers):
+        offset = 0.1 * torch.randn_like(layer.bias)  # type: ignore[arg-type]
+        edited = synthesis_with(generator, ws, styles={index: offset.expand(2, -1)})
         layer.bias += offset  # type: ignore[operator]
-        torch.testing.assert_close(small.synthesis(ws), edited, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(generator.synthesis(ws), edited, rtol=1e-4, atol=1e-4)
         layer.bias -= offset  # type: ignore[operator]
         assert not torch.allclose(edited, plain)
-    shapes = feature_shapes(small)
-    assert shapes == [(8, 4, 4), (8, 8, 8), (8, 16, 16)]
-    last = len(shapes) - 1
-    offset = torch.randn(2, *shapes[last])
-    edited = synthesis_with(small, ws, features={last: offset})
-    difference = torch.nn.functional.conv2d(
-        offset * small.to_rgb_style(ws[:, -1])[:, :, None, None], small.to_rgb
-    )
-    expected = plain + torch.nn.functional.pixel_shuffle(difference, 2)
+    shapes = feature_shapes(generator)
+    assert len(shapes) == len(generator.feature_layers())
+    for index, shape in enumerate(shapes):
+        offset = torch.randn(2, *shape, requires_grad=True)
+        edited = synthesis_with(generator, ws, features={index: offset})
+        assert not torch.allclose(edited, plain)
+        assert torch.autograd.grad(edited.square().sum(), offset)[0].abs().sum() > 0
+        nothing = synthesis_with(generator, ws, features={index: torch.zeros(2, *shape)})
+        torch.testing.assert_close(nothing, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_mobile_stylegans_last_block_are_what_its_output_layer_reads():
+    generator = small(MobileStyleGAN)
+    assert isinstance(generator, MobileStyleGAN)
+    ws = torch.randn(2, generator.num_ws, 8)
+    offset = torch.randn(2, 8, 16, 16)
+    edited = synthesis_with(generator, ws, features={2: offset})
+    scaled = offset * generator.to_rgb_style(ws[:, -1])[:, :, None, None]
+    bands = torch.nn.functional.conv2d(scaled, generator.to_rgb)
+    expected = generator.synthesis(ws) + torch.nn.functional.pixel_shuffle(bands, 2)
     torch.testing.assert_close(edited, expected, rtol=1e-4, atol=1e-4)
 
 

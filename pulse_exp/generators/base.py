@@ -98,8 +98,8 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def style_layers(self) -> list[nn.Module]:
-        """The affine modules, in order of use, that turn a style vector `[B, w_dim]` into a
-        layer's styles `[B, C]` by their `weight` `[C, w_dim]`; empty where there are none."""
+        """The affine modules that turn a style vector `[B, w_dim]` into a layer's styles `[B, C]`
+        by their `weight` `[C, w_dim]`; empty where there are none."""
         return []
 
     def feature_layers(self) -> list[nn.Module]:

@@ -145,6 +145,10 @@ class StyleGenerator(Generator):
     def w_mean(self) -> Float[Tensor, " w_dim"] | None:
         return self.mean_style
 
+    def style_layers(self) -> list[nn.Module]:
+        found = (getattr(module, "style", None) for module in self.modules())
+        return [style for style in found if isinstance(style, nn.Module)]
+
     def own_noise(self, layer: int) -> Float[Tensor, "1 1 H W"]:
         return getattr(self, f"noise_{layer}")
 

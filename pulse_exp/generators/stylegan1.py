@@ -113,9 +113,6 @@ class StyleGAN1(StyleGenerator):
             self.layers.append(Layer(width, width, w_dim))
         self.to_rgb = nn.utils.skip_init(nn.Conv2d, channels[-1], 3, 1)
 
-    def style_layers(self) -> list[nn.Module]:
-        return [module.style for module in self.modules() if isinstance(module, Epilogue)]
-
     def feature_layers(self) -> list[nn.Module]:
         return [self.first, *self.layers]
 

@@ -139,6 +139,9 @@ class StyleGAN2(StyleGenerator):
             self.to_rgbs.append(ToRGB(width, w_dim, clamp))
         self.up_image = Fir(TAPS, 3, padding=1, gain=4, up=2)
 
+    def feature_layers(self) -> list[nn.Module]:
+        return list(self.layers)
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:

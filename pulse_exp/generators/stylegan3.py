@@ -237,6 +237,9 @@ class StyleGAN3(StyleGenerator):
         self.input = FourierInput(shapes[0].inputs, w_dim, size, sampling_rate, bandwidth)
         self.layers = nn.ModuleList(Layer(shape, w_dim) for shape in shapes)
 
+    def feature_layers(self) -> list[nn.Module]:
+        return list(self.layers)[:-1]
+
     def synthesis(
         self, ws: Float[Tensor, "B num_ws w_dim"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B 3 R R"]:
