@@ -18,6 +18,8 @@ CONF = Path(__file__).parents[1] / "conf"
 TASKS = {
     "search": "pulse_exp.pipeline:run",
     "align": "pulse_exp.align:run",
+    "convert": "pulse_exp.weight_files:convert",
+    "sample": "pulse_exp.weight_files:sample",
     "measure": "pulse_exp.measure:run",
     "report": "pulse_exp.report:run",
 }

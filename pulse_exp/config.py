@@ -795,16 +795,27 @@ class Search:
 
 
 @dataclass
+class Samples:
+    """`truncation`: 1 draws from the whole distribution, less pulls towards the mean."""
+
+    count: int = 16
+    truncation: float = 0.7
+
+
+@dataclass
 class Config:
     """The whole job. Group nodes are filled by the chosen options.
 
     `task`: "search"; "align", which shows the faces of data=photos; "measure" and "report", which
-    work on the finished runs in the folder `results`. `mode`: in "evaluate" a
-    photo is the truth, in "restore" the low-res input. `paste_back`: also writes each photo with
-    the results blended in."""
+    work on the finished runs in the folder `results`; "convert", which writes the generator to
+    the file `output`; "sample", which draws `samples` of it. `mode`: in "evaluate" a photo is the
+    truth, in "restore" the low-res input. `paste_back`: also writes each photo with the results
+    blended in."""
 
     task: str = "search"
     results: str | None = None
+    output: str | None = None
+    samples: Samples = field(default_factory=Samples)
     mode: str = "evaluate"
     paste_back: bool = False
     seed: int = 0
@@ -964,6 +975,10 @@ def complaints(config: DictConfig) -> list[str]:
                 found.append(f"{key}={str(value).lower()} needs data=photos data.root=DIR")
     if config.task in ("measure", "report") and not config.results:
         found.append(f"task={config.task} needs results=DIR, the folder of finished runs")
+    if config.task == "convert" and not config.output:
+        found.append("task=convert needs output=FILE.safetensors, the file to write")
+    at_least("samples.count", 1)
+    at_least("samples.truncation", 0)
     if not config.loss and not config.baseline:
         found.append("loss: choose at least one term, such as loss=l2")
     if config.degradation and config.data._target_.endswith("LowResFolder"):
