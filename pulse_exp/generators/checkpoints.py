@@ -159,7 +159,21 @@ def load_checkpoint(
         convert = resolve(CONVERTERS[checkpoint.architecture])
         if unknown := given.keys() - inspect.signature(convert).parameters:
             raise UserError(f"{checkpoint.architecture} takes no option {', '.join(unknown)}")
-        generator = convert(checkpoint, **given)
+        try:
+            generator = convert(checkpoint, **given)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as e:
+            raise UserError(
+                f"{path}: looks like {checkpoint.layout}'s {checkpoint.architecture}, but its "
+                "parts do not fit together: a damaged or an altered file "
+                f"({type(e).__name__}: {e})"
+            ) from e
     for note in generator.notes:
         log.warning("%s: %s", path, note)
     return generator

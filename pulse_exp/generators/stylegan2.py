@@ -249,6 +249,7 @@ def _from_nvidia(checkpoint: Checkpoint) -> Parts:
             name = f"{block}.{layer}"
             attributes = network.find(name).state
             clamp = attributes.get("conv_clamp")
+            clamp = None if clamp is None else float(clamp)
             if attributes.get("activation") != "lrelu":
                 raise UserError(f"{checkpoint.path}: activation {attributes.get('activation')!r}")
             _check_filter(checkpoint, original[f"{name}.resample_filter"])

@@ -37,6 +37,12 @@ class Module:
             **attributes,
         }
 
+    def walk(self, path: str = ""):
+        """Dotted path and module, of this and all submodules."""
+        yield path, self
+        for name, module in self.state["_modules"].items():
+            yield from module.walk(f"{path}.{name}" if path else name)
+
     def __reduce__(self):
         meta = {"type": "class", "version": 6, "module_src": TRAP, "class_name": self.class_name}
         return _reconstruct_persistent_obj, ({**meta, "state": self.state},)

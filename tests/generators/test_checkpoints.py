@@ -1,5 +1,6 @@
 """Files that are damaged, hostile, or of another kind than said: refused in one clear line."""
 
+import contextlib
 import os
 import pickle
 import sys
@@ -145,6 +146,26 @@ def test_wrong_shapes(tmp_path, state):
     state["convs.2.conv.weight"] = torch.zeros(1, 7, 40, 3, 3)
     torch.save({"g_ema": state}, tmp_path / "file.pt")
     refused(tmp_path / "file.pt", r"does not fit stylegan2: .*size mismatch for layers\.3\.weight")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 2, 2, 2, 2)])
+def test_any_tensor_of_a_wrong_shape(tmp_path, state, shape):
+    """Whatever tensor is wrong, no other error comes of it than the user's."""
+    for name in list(state)[::3]:
+        torch.save({"g_ema": {**state, name: torch.ones(shape)}}, tmp_path / "file.pt")
+        with contextlib.suppress(UserError):
+            load(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("name", ["conv_clamp", "activation", "weight_gain", "architecture"])
+def test_a_pickle_with_attributes_of_wrong_types(tmp_path, name):
+    module = nvidia_module()[1]
+    for _, part in module.walk():
+        if name in part.state:
+            part.state[name] = ["wrong"]
+    write_pickle(tmp_path / "file.pkl", {"G_ema": module})
+    with pytest.raises(UserError, match=r"file\.pkl"):
+        load(tmp_path / "file.pkl", class_index=1)
 
 
 def test_missing_tensors(tmp_path, state):
