@@ -810,12 +810,14 @@ class Config:
     work on the finished runs in the folder `results`; "convert", which writes the generator to
     the file `output`; "sample", which draws `samples` of it. `mode`: in "evaluate" a photo is the
     truth, in "restore" the low-res input. `paste_back`: also writes each photo with the results
-    blended in."""
+    blended in. `optimize`: a key of the records, such as "lr_mse"; a sweeper that tunes numbers
+    is told its mean."""
 
     task: str = "search"
     results: str | None = None
     output: str | None = None
     samples: Samples = field(default_factory=Samples)
+    optimize: str | None = None
     mode: str = "evaluate"
     paste_back: bool = False
     seed: int = 0
