@@ -101,6 +101,7 @@ class LatentSearch(pl.LightningModule):
         self.rows: Rows = {}
         self.slots: list[Slot] = []
         self.aside: list[tuple[Slot, Rows]] = []
+        self.resumed: set[tuple[str, int]] = set()
         self.rates: dict[str, Tensor] = {}
         self.point: Point | None = None
         self.drained = False
@@ -147,6 +148,7 @@ class LatentSearch(pl.LightningModule):
         """Takes up the saved searches that are still wanted, as (image, restart)."""
         pairs = [(Slot(**saved["slot"]), saved["row"]) for saved in checkpoint["search"]]
         self.aside = [(s, row) for s, row in pairs if (s.image, s.restart) in wanted]
+        self.resumed = {(slot.image, slot.restart) for slot, _ in self.aside}
 
     # --- rows come and go ---------------------------------------------------------------------
 
@@ -156,13 +158,12 @@ class LatentSearch(pl.LightningModule):
         back, self.aside = self.aside[:room], self.aside[room:]
         for slot, row in back:
             self.enter([slot], move(row, self.objective.latent.device))
-        begun = {(s.image, s.restart) for s in [*self.slots, *(slot for slot, _ in self.aside)]}
         fresh: list[Start] = []
         while len(self.slots) + len(fresh) < self.batch_size:
             start = next(self.waiting, None)
             if start is None:
                 break
-            if (start.image, start.restart) not in begun:
+            if (start.image, start.restart) not in self.resumed:
                 fresh.append(start)
         if fresh and not fits(lambda: self.enter(map(Slot.of, fresh), self.begin(fresh))):
             self.waiting = chain(fresh, self.waiting)
