@@ -74,8 +74,8 @@ class LatentSearch(pl.LightningModule):
         waiting: the searches to run.
         batch_size: rows at a time.
         finished: called with each Candidate, its variables and curves included.
-        shrunk: called with the new size when the batch had to be halved.
         steps_per_call: steps in one `training_step`.
+        shrunk: called with the new size when the batch had to be halved.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class LatentSearch(pl.LightningModule):
         waiting: Iterator[Start],
         batch_size: int,
         finished: Callable[[Candidate], None],
-        shrunk: Callable[[int], None],
         steps_per_call: int = 1,
+        shrunk: Callable[[int], None] = lambda size: None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
