@@ -120,13 +120,13 @@ class Z(Start):
 @option("latent", "w")
 class W(Start):
     _target_: str = "pulse_exp.latents.W"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "w_plus")
 class WPlus(Start):
     _target_: str = "pulse_exp.latents.WPlus"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "gaussianized_w_plus")
@@ -157,7 +157,7 @@ class PerturbedW(Start):
 
     _target_: str = "pulse_exp.latents.PerturbedW"
     start: str = "mean"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
     perturbation: float = 0.05
     fading: float = 0.75
 
@@ -166,7 +166,7 @@ class PerturbedW(Start):
 class WPlusPlus(Start):
     _target_: str = "pulse_exp.latents.WPlusPlus"
     start: str = "mean"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "intermediate_layers")
