@@ -20,9 +20,9 @@ lint: $(VENV)/.dev
 
 setup: $(VENV)/.run ## Make .venv and install
 
-# A study of experiments/: make study NAME=niqe_table ARGS="size=smoke"
+# A study of conf/study/: make study NAME=niqe_table ARGS="size=smoke"
 study: setup
-	$(BIN)/python run.py -m study=$(NAME) $(ARGS)
+	$(BIN)/python run.py study=$(NAME) $(ARGS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -47,6 +47,15 @@ class Enlarge:
         return resize(problem.lr, (height, width), self.kind).clamp(0, 1)
 
 
+class Truth:
+    """The truth itself: what a perfect restoration would score. An oracle, no method."""
+
+    def __call__(self, problem: Problem, downscaler: Downscaler) -> Float[Tensor, "3 H W"]:
+        if problem.hr is None:
+            raise UserError(f"baseline=truth: the true image of {problem.image} is not known")
+        return problem.hr
+
+
 class Precomputed:
     """The outputs of another system: a folder with an image file named by each image's id.
 

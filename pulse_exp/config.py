@@ -19,6 +19,8 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from pulse_exp.combinations import class_of, senseless
 
+SIZES = ("smoke", "small", "full")
+
 SCHEMAS: dict[str, dict[str, type]] = {}
 """group -> option -> its dataclass."""
 
@@ -120,13 +122,13 @@ class Z(Start):
 @option("latent", "w")
 class W(Start):
     _target_: str = "pulse_exp.latents.W"
-    statistics_draws: int = 250_000
+    statistics_draws: int = 100_000
 
 
 @option("latent", "w_plus")
 class WPlus(Start):
     _target_: str = "pulse_exp.latents.WPlus"
-    statistics_draws: int = 250_000
+    statistics_draws: int = 100_000
 
 
 @option("latent", "gaussianized_w_plus")
@@ -157,7 +159,7 @@ class PerturbedW(Start):
 
     _target_: str = "pulse_exp.latents.PerturbedW"
     start: str = "mean"
-    statistics_draws: int = 250_000
+    statistics_draws: int = 100_000
     perturbation: float = 0.05
     fading: float = 0.75
 
@@ -166,7 +168,7 @@ class PerturbedW(Start):
 class WPlusPlus(Start):
     _target_: str = "pulse_exp.latents.WPlusPlus"
     start: str = "mean"
-    statistics_draws: int = 250_000
+    statistics_draws: int = 100_000
 
 
 @option("latent", "intermediate_layers")
@@ -679,6 +681,11 @@ class Enlarge:
     kind: str = MISSING
 
 
+@option("baseline", "truth")
+class Truth:
+    _target_: str = "pulse_exp.baselines.Truth"
+
+
 @option("baseline", "precomputed")
 class Precomputed:
     """`root`: a folder with one image file named by each image's id."""
@@ -741,6 +748,7 @@ class LowRes:
 class Generated:
     _target_: str = "pulse_exp.data.Generated"
     count: int = 4
+    limit: int | None = None
     shard: str = "0/1"
 
 
@@ -808,16 +816,15 @@ class Config:
 
     `task`: "search"; "align", which shows the faces of data=photos; "measure" and "report", which
     work on the finished runs in the folder `results`; "convert", which writes the generator to
-    the file `output`; "sample", which draws `samples` of it. `mode`: in "evaluate" a photo is the
-    truth, in "restore" the low-res input. `paste_back`: also writes each photo with the results
-    blended in. `optimize`: a key of the records, such as "lr_mse"; a sweeper that tunes numbers
-    is told its mean."""
+    the file `output`; "sample", which draws `samples` of it. `size`: of a study, "smoke", "small"
+    or "full". `mode`: in "evaluate" a photo is the truth, in "restore" the low-res input.
+    `paste_back`: also writes each photo with the results blended in."""
 
     task: str = "search"
     results: str | None = None
     output: str | None = None
     samples: Samples = field(default_factory=Samples)
-    optimize: str | None = None
+    size: str = "small"
     mode: str = "evaluate"
     paste_back: bool = False
     seed: int = 0
@@ -932,6 +939,7 @@ def complaints(config: DictConfig) -> list[str]:
     one_of("search.stop", "all_solved", "never")
     photos = str(config.data.get("_target_")).endswith(".Photos")
     one_of("data.mode" if photos else "mode", "evaluate", "restore")
+    one_of("size", *SIZES)
     one_of("data.order", "size", "left_to_right")
     one_of("latent.start", "random", "mean")
     for term in config.loss:

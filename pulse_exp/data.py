@@ -158,8 +158,15 @@ class LowResFolder(FolderOfImages):
 class Generated(Dataset):
     """The generator's own samples: what a search can reach in principle, with known latents."""
 
-    def __init__(self, count: int, shard: str, generator: Generator, seed: int = 0) -> None:
-        self.numbers = shard_of(range(count), shard)
+    def __init__(
+        self,
+        count: int,
+        generator: Generator,
+        limit: int | None = None,
+        shard: str = "0/1",
+        seed: int = 0,
+    ) -> None:
+        self.numbers = shard_of(range(count)[:limit], shard)
         self.ids = [f"generated{number:05d}" for number in self.numbers]
         self.generator, self.seed = generator, seed
 

@@ -128,7 +128,10 @@ class Latent:
     """
 
     def __init__(self, generator: Generator, start: str = "random", draws: int = 1) -> None:
-        self.start_at, self.draws = start, draws
+        # Without a style space the mean is the zero input, far from every sample: DCGAN's first
+        # layer is dead there and its gradient exactly zero.
+        self.start_at = "random" if generator.num_ws == 1 else start
+        self.draws = draws
         self.num_ws, self.z_dim, self.w_dim = generator.num_ws, generator.z_dim, generator.w_dim
         self.mapping, self.slope = generator.mapping, generator.mapping_slope
         self.device = next(generator.parameters()).device
@@ -137,7 +140,7 @@ class Latent:
         """The first variables of one row for each random generator and number of a restart.
 
         With `start="mean"` an image's first search starts there; its further restarts would
-        find the same again, so they start at random.
+        find the same again, so they start at random, as all do without a style space.
         """
         variables = self.random(rngs)
         if self.start_at == "mean":

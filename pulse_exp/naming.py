@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 from omegaconf import OmegaConf
+
+from pulse_exp.config import SIZES
 
 LONGEST = 120
 
@@ -19,6 +22,12 @@ def folder_name(overrides: str) -> str:
     return name or "default"
 
 
+def sized(smoke: Any, small: Any, full: Any, *, _root_: Any) -> Any:
+    """The one of three values that `size` asks for."""
+    return dict(zip(SIZES, (smoke, small, full), strict=True)).get(_root_.size)
+
+
 def register_resolvers() -> None:
-    """Makes `${folder_name:...}` available in conf/config.yaml."""
+    """Makes `${folder_name:...}` and `${sized:smoke,small,full}` available in conf/."""
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("sized", sized, replace=True)

@@ -1,5 +1,6 @@
 """Composes a job as `run.py` does, for tests."""
 
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,10 +14,16 @@ CONF = Path(__file__).parents[1] / "conf"
 SMALL = ["generator=toy", "downscaler.factor=8", "logger=none", "search.steps=5"]
 
 
-def job(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
-    """The composed configuration and the word chosen in each group."""
+@cache
+def prepare() -> None:
+    """Schemas and resolvers, once: registering takes as long as composing."""
     register()
     register_resolvers()
+
+
+def job(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
+    """The composed configuration and the word chosen in each group."""
+    prepare()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
     chosen = config.hydra.runtime.choices

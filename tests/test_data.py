@@ -57,12 +57,12 @@ def test_low_res_images_say_their_factor(tmp_path: Path, toy):
 
 
 def test_generated_faces_are_seeded_and_have_latents(toy):
-    first, again = Generated(3, "0/1", toy, seed=5), Generated(2, "0/1", toy, seed=5)
+    first, again = Generated(3, toy, seed=5), Generated(2, toy, seed=5)
     assert torch.equal(first.load(1).hr, again.load(1).hr)
     assert not torch.equal(first.load(0).hr, first.load(1).hr)
     sample = first.load(2)
     assert torch.allclose(toy.synthesis(sample.latent[None])[0].clamp(0, 1), sample.hr, atol=1e-6)
-    other = Generated(3, "0/1", toy, seed=6)
+    other = Generated(3, toy, seed=6)
     assert not torch.equal(first.load(0).hr, other.load(0).hr)
 
 
