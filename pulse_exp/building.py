@@ -8,6 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from pulse_exp.batch_sizes import key, remembered
 from pulse_exp.data import Dataset
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
@@ -81,8 +82,14 @@ def build_objective(config: DictConfig, generator: Generator, downscaler: Downsc
 
 
 def batch_size_for(config: DictConfig, generator: Generator, device: torch.device) -> int:
-    """`search.batch_size`, or as many rows as are sure to fit: one at 1024² on a CPU."""
+    """`search.batch_size`, or the size last found to fit, or a guess: one at 1024² on a CPU."""
     if config.search.batch_size:
         return int(config.search.batch_size)
     budget = 2**20 if device.type == "cpu" else 2**23
-    return max(1, min(16, budget // generator.resolution**2))
+    guess = max(1, min(16, budget // generator.resolution**2))
+    return remembered(batch_key(generator, device)) or guess
+
+
+def batch_key(generator: Generator, device: torch.device) -> str:
+    """What the batch size that fits is remembered under."""
+    return key(generator.architecture, device, generator.resolution)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -140,19 +141,60 @@ def log_images(logger: Logger, key: str, images: Sequence[Any], step: int | None
 
 
 class Checkpoints(pl.Callback):
-    """Saves the running searches every so many seconds, so that a kill costs no more than that."""
+    """Saves the running searches every so many seconds, so that a kill costs no more than that.
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+    Args:
+        path: the checkpoint's file.
+        seconds: how often; 0 = never.
+        made_by: what a checkpoint must have been made by to be taken up again.
+    """
+
+    def __init__(self, path: Path, seconds: float, made_by: str) -> None:
+        self.path, self.seconds, self.made_by = path, seconds, made_by
         self.saved = time.monotonic()
+        self.complained = False
+
+    def resume(self, search: LatentSearch, wanted: Collection[tuple[str, int]]) -> None:
+        """Gives the search its saved rows back; a file that cannot be used is dropped."""
+        if not self.path.is_file():
+            return
+        try:
+            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+            if checkpoint["made_by"] != self.made_by:
+                raise ValueError("made by another version")
+            search.load(checkpoint, wanted)
+        except Exception as error:  # whatever a damaged file may raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.say(f"{self.path} cannot be used ({reason}); its searches start again")
+            self.clear()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: object) -> None:
-        if not self.seconds or time.monotonic() - self.saved < self.seconds:
-            return
+        if self.seconds and time.monotonic() - self.saved >= self.seconds:
+            self.save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """A polite request to end, such as before preemption, comes between two steps."""
+        if self.seconds and isinstance(exception, SIGTERMException):
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Writes the file whole or not at all; a full disk is said once and stops nothing."""
         part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        part.replace(self.path)
+        try:
+            trainer.save_checkpoint(part)
+            part.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
+            part.unlink(missing_ok=True)
+            if not self.complained:
+                self.say(f"{self.path} cannot be written ({error}); the search goes on without")
+            self.complained = True
         self.saved = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        checkpoint["made_by"] = self.made_by
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """All searches are in the records: nothing is left to resume."""

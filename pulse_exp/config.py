@@ -122,13 +122,13 @@ class Z(Start):
 @option("latent", "w")
 class W(Start):
     _target_: str = "pulse_exp.latents.W"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "w_plus")
 class WPlus(Start):
     _target_: str = "pulse_exp.latents.WPlus"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "gaussianized_w_plus")
@@ -159,7 +159,7 @@ class PerturbedW(Start):
 
     _target_: str = "pulse_exp.latents.PerturbedW"
     start: str = "mean"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
     perturbation: float = 0.05
     fading: float = 0.75
 
@@ -168,7 +168,7 @@ class PerturbedW(Start):
 class WPlusPlus(Start):
     _target_: str = "pulse_exp.latents.WPlusPlus"
     start: str = "mean"
-    statistics_draws: int = 100_000
+    statistics_draws: int = 250_000
 
 
 @option("latent", "intermediate_layers")
@@ -818,12 +818,14 @@ class Config:
     work on the finished runs in the folder `results`; "convert", which writes the generator to
     the file `output`; "sample", which draws `samples` of it. `size`: of a study, "smoke", "small"
     or "full". `mode`: in "evaluate" a photo is the truth, in "restore" the low-res input.
-    `paste_back`: also writes each photo with the results blended in."""
+    `paste_back`: also writes each photo with the results blended in. `optimize`: a key of the
+    records, such as "lr_mse"; a sweeper that tunes numbers is told its mean."""
 
     task: str = "search"
     results: str | None = None
     output: str | None = None
     samples: Samples = field(default_factory=Samples)
+    optimize: str | None = None
     size: str = "small"
     mode: str = "evaluate"
     paste_back: bool = False

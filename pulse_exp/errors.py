@@ -14,3 +14,9 @@ class OutputError(UserError):
     """Results could not be written (a full disk, a folder without permission)."""
 
     exit_code = 1
+
+
+class BusyError(UserError):
+    """Another process is at work in the results folder."""
+
+    exit_code = 1

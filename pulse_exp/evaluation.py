@@ -89,6 +89,7 @@ class Evaluation:
         if len(together) < self.expected.get(candidate.image, 1):
             return
         self.finish(sorted(self.candidates.pop(candidate.image), key=lambda c: c.restart))
+        self.expected.pop(candidate.image, None)
         self.problems.close(candidate.image)
 
     @torch.no_grad()
@@ -184,12 +185,8 @@ class Evaluation:
 
     def write(self, rows: Sequence[Record], curves: Sequence[Record]) -> None:
         """Curves first: a record says that everything of its row is there."""
-        self.curves.append(curves)
-        if any(row["status"] == "failed" for row in rows):
-            # The same failure of the same row, met again by the same command, is no new result.
-            known = {(row_key(r), r["reason"]) for r in self.records.read()}
-            rows = [row for row in rows if (row_key(row), row["reason"]) not in known]
-        self.records.append(rows)
+        self.curves.append_new(curves)
+        self.records.append_new(rows)
 
     def panel_row(self, record: Record) -> PanelRow:
         """The panel's row of one record."""
@@ -208,10 +205,6 @@ class Evaluation:
             hr=hr if hr.is_file() else None,
             captions=(low, middle, size),
         )
-
-
-def row_key(record: Record) -> tuple[str, int, str]:
-    return record["image"], record["restart"], record["config_hash"]
 
 
 def peak_memory(device: torch.device) -> float:

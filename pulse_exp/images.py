@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,8 @@ def image_files(root: str | Path, key: str = "data.root") -> list[Path]:
 
 def image_ids(files: list[Path]) -> list[str]:
     """A unique id for each file: its name without the suffix, with it where two would clash."""
-    stems = [p.stem for p in files]
-    return [p.stem if stems.count(p.stem) == 1 else p.name for p in files]
+    stems = Counter(p.stem for p in files)
+    return [p.stem if stems[p.stem] == 1 else p.name for p in files]
 
 
 def read_image(path: str | Path) -> Float[Tensor, "3 H W"]:

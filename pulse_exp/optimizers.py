@@ -151,7 +151,7 @@ class SGD(Optimizer):
 
 class NormalisedGradientDescent(Optimizer):
     """Every vector moves by the learning rate along its gradient, however long that is
-    (Poirier-Ginter & Lalonde 2023, section 3.3)."""
+    (Poirier-Ginter & Lalonde 2023)."""
 
     def __init__(self, learning_rate: float, sphere: bool) -> None:
         self.learning_rate, self.sphere = learning_rate, sphere

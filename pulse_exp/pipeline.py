@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from rich.console import Console
 
 from pulse_exp import metrics
 from pulse_exp.baselines import baseline_candidate
+from pulse_exp.batch_sizes import remember
 from pulse_exp.building import (
+    batch_key,
     batch_size_for,
     build,
     build_dataset,
@@ -27,17 +31,18 @@ from pulse_exp.building import (
     pick_device,
 )
 from pulse_exp.callbacks import Checkpoints, SearchCurves, SearchProgress, log_images
+from pulse_exp.cells import part_of
 from pulse_exp.config import config_hash
 from pulse_exp.data import Dataset
 from pulse_exp.errors import UserError
-from pulse_exp.evaluation import Evaluation, Problems, row_key
+from pulse_exp.evaluation import Evaluation, Problems
 from pulse_exp.generators.base import Generator
 from pulse_exp.loggers import build_logger, close_logger
 from pulse_exp.panel import write_panel
 from pulse_exp.paste_back import paste_results
 from pulse_exp.photos import Photos
 from pulse_exp.problem import Record
-from pulse_exp.records import RECORDS, RecordFile, git_commit, versions
+from pulse_exp.records import RECORDS, RecordFile, git_commit, row_key, versions
 from pulse_exp.search import LatentSearch, Settings, Start
 from pulse_exp.summary import print_summary
 
@@ -86,7 +91,7 @@ def run(config: DictConfig, words: dict[str, str], folder: Path) -> int:
         return rehearse(this, groups)
     refuse_foreign_results(this)
     done = finished_rows(this)
-    if all((image, r) in done for image in this.dataset.ids for r in range(config.search.restarts)):
+    if not any(missing(this, image, done) for image in this.dataset.ids):
         Console().print(f"All {len(done)} searches are in {folder} already; nothing to do.")
         return report(this, None)
     this.logger = build_logger(config.logger, folder, folder.name, plain(config))
@@ -122,7 +127,8 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
     """Everything for the images of one factor, from the low-res input to the records."""
     config = this.config
     results = evaluation(this, factor)
-    waiting = starts(this, results, images, done)
+    todo = {image: rows for image in images if (rows := missing(this, image, done))}
+    waiting = starts(results, todo)
     if config.baseline:
         baseline = build(next(iter(config.baseline.values())))
         for start in waiting:
@@ -135,14 +141,20 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         return
     objective = build_objective(config, this.generator, results.downscaler)
     results.objective = objective
-    progress = SearchProgress(len(images) * config.search.restarts, config.search.steps)
+    progress = SearchProgress(sum(map(len, todo.values())), config.search.steps)
     checkpoints = Checkpoints(
-        this.folder / f"search-{this.hash}-{factor}.ckpt", config.trainer.checkpoint_seconds
+        this.folder / f"search{part_of(config)}-{factor}.ckpt",
+        config.trainer.checkpoint_seconds,
+        made_by=f"{this.hash}, {versions()}, {git_commit()}",
     )
 
     def finished(candidate: Any) -> None:
         results.add(candidate)
         progress.finished()
+
+    def shrunk(size: int) -> None:
+        print(f"memory full: the search goes on with {size} at a time", file=sys.stderr)
+        remember(batch_key(this.generator, this.device), size)
 
     search = LatentSearch(
         objective=objective,
@@ -153,6 +165,7 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         waiting=waiting,
         batch_size=batch_size_for(config, this.generator, this.device),
         finished=finished,
+        shrunk=shrunk,
         steps_per_call=config.trainer.steps_per_call or (10 if this.device.type == "cuda" else 1),
     )
     logger = config.logger
@@ -170,10 +183,14 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
+        # One process a search: what it finds of a cluster around it is not its business.
+        plugins=[LightningEnvironment()],
     )
-    resume = checkpoints.path if checkpoints.path.is_file() else None
+    checkpoints.resume(search, {(image, r) for image, rows in todo.items() for r in rows})
+    for slot, _ in search.aside:
+        results.expect(slot.image, len(todo[slot.image]))
     try:
-        trainer.fit(search, ckpt_path=resume)
+        trainer.fit(search)
     finally:
         progress.stop()
     checkpoints.clear()
@@ -210,30 +227,29 @@ def evaluation(this: Run, factor: int | None) -> Evaluation:
     )
 
 
-def starts(
-    this: Run, results: Evaluation, images: Sequence[str], done: set[tuple[str, int]]
-) -> Iterator[Start]:
-    """The searches still to be run, one image's restarts together; bad images become records."""
-    for image in images:
-        todo = [r for r in range(this.config.search.restarts) if (image, r) not in done]
-        if not todo:
-            continue
+def missing(this: Run, image: str, done: set[tuple[str, int]]) -> list[int]:
+    """The restarts of an image that are still to be run."""
+    return [r for r in range(this.config.search.restarts) if (image, r) not in done]
+
+
+def starts(results: Evaluation, todo: Mapping[str, Sequence[int]]) -> Iterator[Start]:
+    """The searches to be run, one image's restarts together; bad images become records."""
+    for image, restarts in todo.items():
         try:
             problem = results.problems[image]
         except UserError as error:
-            results.failed(image, todo, str(error))
+            results.failed(image, restarts, str(error))
             continue
-        results.expect(image, len(todo))
-        for restart in todo:
+        results.expect(image, len(restarts))
+        for restart in restarts:
             yield Start(image, restart, problem.lr)
 
 
 def finished_rows(this: Run) -> set[tuple[str, int]]:
     """(image, restart) of this configuration's rows that need no second search."""
-    rows = RecordFile(this.folder / RECORDS).read()
     return {
         (row["image"], row["restart"])
-        for row in rows
+        for row in RecordFile(this.folder / RECORDS)
         if row["config_hash"] == this.hash and row["status"] != "failed"
     }
 
@@ -244,7 +260,7 @@ def refuse_foreign_results(this: Run) -> None:
     Raises:
         UserError: the folder's records are of another configuration.
     """
-    others = {r["config_hash"] for r in RecordFile(this.folder / RECORDS).read()} - {this.hash}
+    others = {r["config_hash"] for r in RecordFile(this.folder / RECORDS)} - {this.hash}
     if others:
         raise UserError(
             f"{this.folder} holds results of another configuration; choose a new folder with "
@@ -256,7 +272,7 @@ def report(this: Run, logger: Any) -> int:
     """The panel, the table at the end, the paths; returns the exit status."""
     latest: dict[tuple[str, int, str], Record] = {}
     wanted = set(this.dataset.ids)
-    for row in RecordFile(this.folder / RECORDS).read():
+    for row in RecordFile(this.folder / RECORDS):
         if row["config_hash"] == this.hash and row["image"] in wanted:
             latest[row_key(row)] = row
     rows = list(latest.values())

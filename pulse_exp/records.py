@@ -7,38 +7,50 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from pulse_exp.errors import OutputError
-from pulse_exp.problem import Record
+
+if TYPE_CHECKING:
+    from pulse_exp.problem import Record
 
 RECORDS = "records.jsonl"
 CURVES = "curves.jsonl"
+
+
+def row_key(row: Record) -> tuple[str, int, str]:
+    """What makes a row unique: one search of one configuration."""
+    return row["image"], row["restart"], row["config_hash"]
 
 
 class RecordFile:
     """An append-only file of JSON lines that survives kills and shared use.
 
     A line that a kill cut short is dropped when the file is next opened for writing; a reader
-    ignores it until then.
+    ignores it until then, as it does a line that is no JSON. Memory does not grow with the file,
+    but for a key a row once `append_new` is used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = FileLock(f"{path}.lock")
+        self._known: set[tuple[tuple[str, int, str], str]] = set()
+        self._known_until = self._inode = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every whole line, as it is read."""
+        return (row for row, _ in self._lines(0))
 
     def read(self) -> list[Record]:
         """Every whole line."""
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        return list(self)
 
     def append(self, rows: Iterable[Record]) -> None:
         """Adds the rows with one write, forced to the disk before it returns.
@@ -46,20 +58,32 @@ class RecordFile:
         Raises:
             OutputError: the disk is full or the file cannot be written; no part of the rows stays.
         """
-        text = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows).encode()
-        if not text:
+        self._append(rows, new_only=False)
+
+    def append_new(self, rows: Iterable[Record]) -> None:
+        """Adds those rows whose search is not in the file yet, whoever wrote it there.
+
+        The same failure of the same search, met again by the same command, is not new either.
+
+        Raises:
+            OutputError: as `append`.
+        """
+        self._append(rows, new_only=True)
+
+    def _append(self, rows: Iterable[Record], new_only: bool) -> None:
+        rows = list(rows)
+        if not rows:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.lock, self.path.open("ab") as file:
-                self._drop_half_line(file.fileno())
-                before = file.seek(0, os.SEEK_END)
+            with self.lock, self.path.open("a+b", buffering=0) as file:
+                end = _drop_half_line(file)
+                if new_only:
+                    rows = self._unknown(rows)
                 try:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    _write(file, "".join(map(_line, rows)).encode())
                 except OSError:
-                    os.ftruncate(file.fileno(), before)
+                    os.ftruncate(file.fileno(), end)
                     raise
         except OSError as error:
             raise OutputError(
@@ -89,10 +113,68 @@ class RecordFile:
         finally:
             part.unlink(missing_ok=True)
 
-    def _drop_half_line(self, descriptor: int) -> None:
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.ftruncate(descriptor, content.rfind(b"\n") + 1)
+    def _unknown(self, rows: list[Record]) -> list[Record]:
+        """Those of the rows that the file, read on from where it was last read, does not hold."""
+        facts = self.path.stat()
+        if facts.st_ino != self._inode or facts.st_size < self._known_until:
+            self._known, self._known_until, self._inode = set(), 0, facts.st_ino
+        for row, end in self._lines(self._known_until):
+            self._known.add((row_key(row), _failure(row)))
+            self._known_until = end
+        return [
+            row
+            for row in rows
+            if not {(row_key(row), ""), (row_key(row), _failure(row))} & self._known
+        ]
+
+    def _lines(self, start: int) -> Iterator[tuple[Record, int]]:
+        """The whole lines from a position on, each with the position behind it."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                start += len(line)
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict):
+                    yield row, start
+
+
+def _failure(row: Record) -> str:
+    """Why a row's search failed; empty for one that did not."""
+    return str(row.get("reason")) if row.get("status") == "failed" else ""
+
+
+def _line(row: Record) -> str:
+    return json.dumps(_finite(row), allow_nan=False) + "\n"
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _drop_half_line(file: FileIO, step: int = 4096) -> int:
+    """Cuts off what follows the last line's end; returns the file's size."""
+    size = place = file.seek(0, os.SEEK_END)
+    while place:
+        start = max(0, place - step)
+        file.seek(start)
+        found = file.read(place - start).rfind(b"\n")
+        if found >= 0:
+            place = start + found + 1
+            break
+        place = start
+    if place < size:
+        os.ftruncate(file.fileno(), place)
+    return place
 
 
 def _changed_line(line: bytes, changed: Callable[[Record], Record]) -> bytes:

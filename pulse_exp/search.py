@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.errors import UserError
 from pulse_exp.objective import Objective, Point
 from pulse_exp.optimizers import Optimizer
 from pulse_exp.priors import Prior
@@ -42,6 +44,10 @@ class Slot:
     age: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, start: Start) -> Slot:
+        return cls(start.image, start.restart)
+
 
 @dataclass
 class Settings:
@@ -58,7 +64,8 @@ class LatentSearch(pl.LightningModule):
 
     A row that is done (all its steps, or within eps with `stop="all_solved"`, or not finite)
     leaves and the next waiting one takes its place. Rows never talk to one another, so a row's
-    result does not depend on the batch it was in.
+    result does not depend on the batch it was in. Where the device's memory does not hold the
+    batch, half of its rows are set aside on the host, to come back when others have left.
 
     Args:
         objective: what is minimised.
@@ -68,6 +75,7 @@ class LatentSearch(pl.LightningModule):
         batch_size: rows at a time.
         finished: called with each Candidate, its variables and curves included.
         steps_per_call: steps in one `training_step`.
+        shrunk: called with the new size when the batch had to be halved.
     """
 
     def __init__(
@@ -81,15 +89,19 @@ class LatentSearch(pl.LightningModule):
         batch_size: int,
         finished: Callable[[Candidate], None],
         steps_per_call: int = 1,
+        shrunk: Callable[[int], None] = lambda size: None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.objective, self.optimizer = objective, optimizer
         self.schedule, self.phases, self.settings = schedule, phases, settings
-        self.waiting, self.batch_size, self.finished = waiting, batch_size, finished
+        self.waiting, self.batch_size = waiting, batch_size
+        self.finished, self.shrunk = finished, shrunk
         self.steps_per_call = steps_per_call
         self.rows: Rows = {}
         self.slots: list[Slot] = []
+        self.aside: list[tuple[Slot, Rows]] = []
+        self.resumed: set[tuple[str, int]] = set()
         self.rates: dict[str, Tensor] = {}
         self.point: Point | None = None
         self.drained = False
@@ -115,7 +127,8 @@ class LatentSearch(pl.LightningModule):
             return
         began = time.perf_counter()
         for _ in range(self.steps_per_call):
-            self.advance()
+            while not fits(self.advance):
+                self.shrink(len(self.slots))
         done = self.rows["done"].tolist()  # the only wait for the device
         share = (time.perf_counter() - began) / len(self.slots)
         for slot in self.slots:
@@ -126,37 +139,69 @@ class LatentSearch(pl.LightningModule):
         self.drained = not self.slots
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["search"] = {
-            "rows": move(self.rows, "cpu"),
-            "slots": [vars(slot) for slot in self.slots],
-        }
+        pairs = [*self.aside, *((slot, self.row(i)) for i, slot in enumerate(self.slots))]
+        checkpoint["search"] = [
+            {"slot": vars(slot), "row": move(row, "cpu")} for slot, row in pairs
+        ]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint["search"]
-        self.slots = [Slot(**slot) for slot in saved["slots"]]
-        self.rows = move(saved["rows"], self.objective.latent.device)
+    def load(self, checkpoint: dict[str, Any], wanted: Collection[tuple[str, int]]) -> None:
+        """Takes up the saved searches that are still wanted, as (image, restart)."""
+        pairs = [(Slot(**saved["slot"]), saved["row"]) for saved in checkpoint["search"]]
+        self.aside = [(s, row) for s, row in pairs if (s.image, s.restart) in wanted]
+        self.resumed = {(slot.image, slot.restart) for slot, _ in self.aside}
 
     # --- rows come and go ---------------------------------------------------------------------
 
     def refill(self) -> None:
-        """Lets waiting searches into the free slots."""
-        running = {(slot.image, slot.restart) for slot in self.slots}
+        """Lets rows that were set aside, then waiting searches, into the free slots."""
+        room = self.batch_size - len(self.slots)
+        back, self.aside = self.aside[:room], self.aside[room:]
+        for slot, row in back:
+            self.enter([slot], move(row, self.objective.latent.device))
         fresh: list[Start] = []
         while len(self.slots) + len(fresh) < self.batch_size:
             start = next(self.waiting, None)
             if start is None:
                 break
-            if (start.image, start.restart) not in running:
+            if (start.image, start.restart) not in self.resumed:
                 fresh.append(start)
-        if fresh:
-            rows = self.begin(fresh)
-            self.rows = join(self.rows, rows) if self.slots else rows
-            self.slots += [Slot(start.image, start.restart) for start in fresh]
+        if fresh and not fits(lambda: self.enter(map(Slot.of, fresh), self.begin(fresh))):
+            self.waiting = chain(fresh, self.waiting)
+            self.shrink(len(self.slots) + len(fresh))
+            self.refill()
         if self.rows and not self.rates:
             self.rates = self.phases.learning_rates(
                 list(self.rows["variables"]), self.schedule, self.settings.steps
             )
             self.rates = {k: v.to(self.rows["step"].device) for k, v in self.rates.items()}
+
+    def row(self, index: int) -> Rows:
+        """One running row, as a batch of one."""
+        return select(self.rows, torch.tensor([index]))
+
+    def enter(self, slots: Iterable[Slot], rows: Rows) -> None:
+        self.rows = join(self.rows, rows) if self.slots else rows
+        self.slots = [*self.slots, *slots]
+
+    def shrink(self, tried: int) -> None:
+        """Halves a batch of `tried` rows; running rows beyond it are set aside on the host.
+
+        Raises:
+            UserError: not even one row fits.
+        """
+        if tried == 1:
+            raise UserError(
+                "the device's memory does not hold one search; choose a smaller generator, or "
+                "trainer=cpu"
+            )
+        self.batch_size = tried // 2
+        leaving = range(self.batch_size, len(self.slots))
+        self.aside = [(self.slots[i], move(self.row(i), "cpu")) for i in leaving] + self.aside
+        self.slots = self.slots[: self.batch_size]
+        self.rows = select(self.rows, torch.arange(len(self.slots)))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.shrunk(self.batch_size)
 
     def begin(self, starts: Sequence[Start]) -> Rows:
         """The rows of new searches, each drawn from its own random generator."""
@@ -185,7 +230,9 @@ class LatentSearch(pl.LightningModule):
         }
         state = move(state, latent.device)
         state["best"]["variables"] = {k: v.clone() for k, v in variables.items()}
-        return {**rows, **state, "optimizer": self.optimizer.start(variables)}
+        rows = {**rows, **state, "optimizer": self.optimizer.start(variables)}
+        self.resample([Slot.of(start) for start in starts], rows)  # so that all rows are alike
+        return rows
 
     def draw(self, starts: Sequence[Start], number: int) -> Rows:
         """Start number `number` of each search: variables, constants, input, terms' memories."""
@@ -220,8 +267,7 @@ class LatentSearch(pl.LightningModule):
         """Hands the done rows' candidates on and keeps the others."""
         for index, slot in enumerate(self.slots):
             if done[index]:
-                row = select(self.rows, torch.tensor([index]))
-                self.finished(self.candidate(row, slot))
+                self.finished(self.candidate(self.row(index), slot))
         staying = [index for index in range(len(done)) if not done[index]]
         self.slots = [self.slots[index] for index in staying]
         self.rows = select(self.rows, torch.tensor(staying, dtype=torch.long))
@@ -347,3 +393,15 @@ class LatentSearch(pl.LightningModule):
             )
             for s in slots
         ]
+
+
+def fits(work: Callable[[], None]) -> bool:
+    """Does the work; False if the device's memory was not enough.
+
+    It returns before anything is tried again, so that the failed attempt's tensors are freed.
+    """
+    try:
+        work()
+    except torch.cuda.OutOfMemoryError:
+        return False
+    return True
