@@ -8,9 +8,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from pulse_exp.batch_sizes import key, remembered
+from pulse_exp.batch_sizes import default_batch_size, key, remembered
 from pulse_exp.data import Dataset
 from pulse_exp.errors import UserError
+from pulse_exp.generators.acceleration import accelerate
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Objective, Term
 from pulse_exp.operators import Downscaler
@@ -43,7 +44,9 @@ def pick_device(accelerator: str) -> torch.device:
 
 
 def build_generator(config: DictConfig, device: torch.device) -> Generator:
-    return build(config.generator).to(device)
+    """The generator on its device, as `trainer.precision` and `trainer.compile` want it."""
+    generator = build(config.generator).to(device)
+    return accelerate(generator, config.trainer.precision, config.trainer.compile)
 
 
 def build_dataset(config: DictConfig, generator: Generator) -> Dataset:
@@ -82,12 +85,10 @@ def build_objective(config: DictConfig, generator: Generator, downscaler: Downsc
 
 
 def batch_size_for(config: DictConfig, generator: Generator, device: torch.device) -> int:
-    """`search.batch_size`, or the size last found to fit, or a guess: one at 1024² on a CPU."""
+    """`search.batch_size`, or the size last found to fit, or what should fit."""
     if config.search.batch_size:
         return int(config.search.batch_size)
-    budget = 2**20 if device.type == "cpu" else 2**23
-    guess = max(1, min(16, budget // generator.resolution**2))
-    return remembered(batch_key(generator, device)) or guess
+    return remembered(batch_key(generator, device)) or default_batch_size(generator, device)
 
 
 def batch_key(generator: Generator, device: torch.device) -> str:

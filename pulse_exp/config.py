@@ -778,12 +778,15 @@ class OtherLogger:
 class Trainer:
     """`accelerator`: "auto" (a GPU where there is one), "cpu" or "gpu"; `checkpoint_seconds`: how
     often a running search is saved, 0 = never; `steps_per_call`: optimiser steps in one
-    training_step, null = 1 on a CPU and 10 on a GPU."""
+    training_step, null = 1 on a CPU and 10 on a GPU; `precision` of the generator: "float32" or
+    "bf16" (loss and downscaling error are in float32 always); `compile`: torch.compile it."""
 
     accelerator: str = "auto"
     checkpoint_seconds: float = 60.0
     steps_per_call: int | None = None
     threads: int | None = None
+    precision: str = "float32"
+    compile: bool = False
 
 
 # --- the whole ------------------------------------------------------------------------------
@@ -907,6 +910,8 @@ def config_hash(config: DictConfig) -> str:
     relevant: dict[str, Any] = {key: plain.get(key) for key in DETERMINING}
     for group, irrelevant in IRRELEVANT.items():
         relevant[group] = {k: v for k, v in relevant[group].items() if k not in irrelevant}
+    if plain["trainer"]["precision"] != "float32":
+        relevant["precision"] = plain["trainer"]["precision"]
     text = json.dumps(relevant, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -952,6 +957,7 @@ def complaints(config: DictConfig) -> list[str]:
             one_of(f"prior.{term}.of", "coordinates", "styles")
     one_of("noise.source", "own", "random", "resampled")
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
+    one_of("trainer.precision", "float32", "bf16")
     one_of("logger.mode", "auto", "online", "offline")
     for key in POSITIVE:
         above_zero(key)

@@ -74,7 +74,7 @@ class StyledConvolution(nn.Module):
         if self.depthwise is not None:
             x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
         x = F.conv2d(x, self.kernel, self.bias, padding=self.kernel.shape[-1] // 2)
-        x = x + noise * self.noise_strength
+        x = x + (noise * self.noise_strength).to(x.dtype)  # bf16 stays bf16
         return F.leaky_relu(x, SLOPE)
 
     def separable(self) -> Separable:

@@ -152,7 +152,7 @@ def convert(checkpoint: Checkpoint, mapping: str | Path | None = None) -> StyleG
             f"{checkpoint.path}: a mapping network of stylegan1 without its synthesis network; "
             "put synthesis.pt beside it"
         )
-    channels, tensors = _synthesis_tensors(networks["PULSE synthesis"])
+    channels, tensors = synthesis_tensors(networks["PULSE synthesis"])
     sides = [4 << level for level in range(len(channels)) for _ in range(2)]
     tensors |= {f"noise_{i}": noise_map for i, noise_map in enumerate(seeded_noise(sides))}
     widths: list[int] = []
@@ -173,7 +173,7 @@ def convert(checkpoint: Checkpoint, mapping: str | Path | None = None) -> StyleG
     return generator
 
 
-def _synthesis_tensors(original: Weights) -> tuple[list[int], dict[str, Tensor]]:
+def synthesis_tensors(original: Weights) -> tuple[list[int], dict[str, Tensor]]:
     """Channels of each resolution, and our tensors, of PULSE's `synthesis.pt`."""
     tensors: dict[str, Tensor] = {}
     constant, bias = original["blocks.4x4.const"], original["blocks.4x4.bias"]
