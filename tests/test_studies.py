@@ -28,6 +28,7 @@ def sweep(study: str, size: str) -> tuple[DictConfig, list[list[str]]]:
     prepare()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [f"study={study}", f"size={size}"]
+        overrides += ["data.root=photos"] if size != "smoke" else []
         config = compose("config", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().cfg = None
     with open_dict(config):
