@@ -116,7 +116,7 @@ def attempt(config: DictConfig, cell: Cell) -> int:
     if config.dry_run:
         return task(config.task)(config, words, cell.folder)
     if config.task == "search" and cell.is_finished():
-        print(f"All searches are in {cell.folder} already; nothing to do.")
+        print(f"All searches are done already; see {cell.folder / 'panel.png'}")
         cell.ended(ending(0, "", began, worked=False))
         return 0
     with cell.claimed():
