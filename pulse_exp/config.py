@@ -387,11 +387,12 @@ class LBFGS:
 
 @option("optimizer", "langevin", "annealed_langevin")
 class Langevin:
-    """`temperature`: 1 samples exp(-objective); annealing begins at `hot` times that and ends
-    after the share `cooling` of the steps."""
+    """`learning_rate`: the step, stable below 2 / the objective's largest curvature;
+    `temperature`: 1 samples exp(-objective); annealing begins at `hot` times that and ends after
+    the share `cooling` of the steps."""
 
     _target_: str = "pulse_exp.optimizers.Langevin"
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-5
     temperature: float = 1.0
     hot: float = 1.0
     cooling: float = 0.0
