@@ -33,7 +33,7 @@ def test_help_names_every_group_and_option_and_imports_nothing_heavy():
     ("arguments", "said"),
     [
         (["generator=toi"], "did you mean toy?"),
-        (["prior.sphere.radius=1", "method=pulse"], "prior.sphere.radius"),
+        (["prior.sphere.radiu=1", "method=pulse"], "did you mean radius?"),
         (["search.step=5"], "did you mean steps?"),
         (["task=dance"], "task=dance"),
         (["data=folder", "data.root=/nowhere/at/all"], "no such folder"),
