@@ -84,7 +84,8 @@ def test_the_page_of_a_finished_study_is_written_again(tmp_path: Path):
 @pytest.mark.parametrize("size", ["small", "full"])
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_last_job_of_every_size_is_sound(study: str, size: str, tmp_path: Path):
-    _, jobs = sweep(study, size)
+    config, jobs = sweep(study, size)
+    assert config.hydra.sweep.dir == f"results/{study}-{size}"
     assert complaints(job(*jobs[-1], f"data.root={tmp_path}")[0]) == []
     for override in {override for overrides in jobs for override in overrides}:
         group, _, names = override.partition("=")
