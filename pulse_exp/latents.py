@@ -177,8 +177,18 @@ class Latent:
     def image(
         self, generator: Generator, variables: Variables, noise: list[Tensor] | None
     ) -> Float[Tensor, "B 3 R R"]:
-        """The image; spaces that reach deeper than style vectors override it."""
-        return generator.synthesis(self.ws(variables), noise)
+        return self.image_from(self.ws(variables), generator, variables, noise)
+
+    def image_from(
+        self,
+        ws: Float[Tensor, "B num_ws w_dim"],
+        generator: Generator,
+        variables: Variables,
+        noise: list[Tensor] | None,
+    ) -> Float[Tensor, "B 3 R R"]:
+        """The image of variables whose style vectors are known; spaces that reach deeper than
+        style vectors override it."""
+        return generator.synthesis(ws, noise)
 
     def normal(self, rngs: Sequence[torch.Generator], n: int, d: int) -> Float[Tensor, "B n d"]:
         draws = [torch.randn(n, d, generator=rng) for rng in rngs]
@@ -360,15 +370,19 @@ class WPlusPlus(W):
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return self.coordinates(variables)
 
-    def image(
-        self, generator: Generator, variables: Variables, noise: list[Tensor] | None
+    def image_from(
+        self,
+        ws: Float[Tensor, "B num_ws w_dim"],
+        generator: Generator,
+        variables: Variables,
+        noise: list[Tensor] | None,
     ) -> Float[Tensor, "B 3 R R"]:
         parts = variables["filters"][..., 0].split([len(length) for length in self.lengths], dim=1)
         styles = {
             i: part * length
             for i, (part, length) in enumerate(zip(parts, self.lengths, strict=True))
         }
-        return synthesis_with(generator, self.ws(variables), noise, styles=styles)
+        return synthesis_with(generator, ws, noise, styles=styles)
 
 
 class IntermediateLayers(GaussianizedWPlus):
@@ -411,8 +425,12 @@ class IntermediateLayers(GaussianizedWPlus):
         }
         return {**variables, **features}
 
-    def image(
-        self, generator: Generator, variables: Variables, noise: list[Tensor] | None
+    def image_from(
+        self,
+        ws: Float[Tensor, "B num_ws w_dim"],
+        generator: Generator,
+        variables: Variables,
+        noise: list[Tensor] | None,
     ) -> Float[Tensor, "B 3 R R"]:
         features = {layer: variables[f"features_{layer}"] for layer in self.shapes}
-        return synthesis_with(generator, self.ws(variables), noise, features=features)
+        return synthesis_with(generator, ws, noise, features=features)

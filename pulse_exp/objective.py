@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +43,18 @@ class Point:
     @property
     def total(self) -> Float[Tensor, " B"]:
         return sum(self.terms.values())  # type: ignore[return-value]
+
+    def detached(self) -> Point:
+        """The same numbers without the graph behind them, which holds the generator's memory."""
+        return replace(
+            self,
+            variables={name: value.detach() for name, value in self.variables.items()},
+            coordinates=self.coordinates.detach(),
+            ws=None if self.ws is None else self.ws.detach(),
+            sr_lr=self.sr_lr.detach(),
+            lr_mse=self.lr_mse.detach(),
+            terms={name: value.detach() for name, value in self.terms.items()},
+        )
 
 
 class Term:
@@ -93,19 +105,28 @@ class Objective:
         """The terms' memories of new rows."""
         return {name: term.start(variables) for name, term in self.terms.items()}
 
-    def image(self, rows: Rows, variables: Mapping[str, Tensor]) -> Float[Tensor, "B 3 R R"]:
-        """The images of variables; `rows` gives what does not move, such as noise inputs."""
+    def image(
+        self, rows: Rows, variables: Mapping[str, Tensor], ws: Tensor | None = None
+    ) -> Float[Tensor, "B 3 R R"]:
+        """The images of variables; `rows` gives what does not move, such as noise inputs.
+
+        Args:
+            ws: their style vectors, where they are known already.
+        """
+        known = {**rows["constants"], **variables}
         noise = self.noise.inputs(self.generator, variables, rows["constants"])
-        return self.latent.image(self.generator, {**rows["constants"], **variables}, noise)
+        ws = self.latent.ws(known) if ws is None else ws
+        return self.latent.image_from(ws, self.generator, known, noise)
 
     def __call__(self, rows: Rows, variables: Mapping[str, Tensor]) -> Point:
         """The point of `variables` with every term evaluated."""
-        sr_lr = self.downscaler(self.image(rows, variables))
+        ws = self.latent.ws({**rows["constants"], **variables})
+        sr_lr = self.downscaler(self.image(rows, variables, ws))
         lr = rows["lr"]
         point = Point(
             variables=variables,
             coordinates=self.latent.coordinates(variables),
-            ws=self.latent.ws({**rows["constants"], **variables}),
+            ws=ws,
             sr_lr=sr_lr,
             lr=lr,
             lr_mse=(sr_lr - lr).square().flatten(1).mean(1),

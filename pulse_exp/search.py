@@ -20,7 +20,7 @@ from pulse_exp.priors import Prior
 from pulse_exp.problem import Candidate
 from pulse_exp.rows import Rows, join, move, select, where
 from pulse_exp.schedules import Phases, Schedule
-from pulse_exp.seeding import random_generator
+from pulse_exp.seeding import RandomGenerators, random_generator
 
 
 @dataclass
@@ -310,7 +310,6 @@ class LatentSearch(pl.LightningModule):
         variables = {k: v.detach().requires_grad_(moving) for k, v in rows["variables"].items()}
         with torch.set_grad_enabled(moving):
             point = self.objective(rows, variables)
-        self.point = point
         self.observe(rows, point)
         if moving:
             gradients = torch.autograd.grad(
@@ -320,6 +319,7 @@ class LatentSearch(pl.LightningModule):
             rngs = self.rngs("sampler", self.slots)
             rows["optimizer"] = self.optimizer.redraw(rows["optimizer"], rngs, progress)
             self.move_rows(rows, point, dict(zip(variables, gradients, strict=True)))
+        self.point = point.detached()
         for slot in self.slots:
             slot.age = min(slot.age + 1, steps + 1)
 
@@ -354,20 +354,17 @@ class LatentSearch(pl.LightningModule):
 
     @torch.no_grad()
     def move_rows(self, rows: Rows, point: Point, gradients: dict[str, Tensor]) -> None:
-        """One optimizer step and projection of every row that is not done."""
+        """One optimizer step and projection.
+
+        A row that is done moves too until it leaves: of its point nobody asks any more.
+        """
         variables = {name: v.detach() for name, v in point.variables.items()}
         at = rows["step"].clamp(max=self.settings.steps - 1)
         rates = {name: self.rates[name][at] for name in variables}
         moved, memory = self.optimizer.step(variables, gradients, rows["optimizer"], rates)
         terms = self.objective.update(rows, point)
-        after = {
-            "variables": self.project(moved, terms),
-            "optimizer": memory,
-            "terms": terms,
-            "step": rows["step"] + 1,
-        }
-        before = {key: rows[key] for key in after}
-        rows.update(where(~rows["done"], after, before))
+        rows["variables"], rows["optimizer"] = self.project(moved, terms), memory
+        rows["terms"], rows["step"] = terms, rows["step"] + ~rows["done"]
 
     def resample(self, slots: Sequence[Slot], rows: Rows, step: int | None = None) -> None:
         """Fresh constants of every row where noise inputs or the latent are redrawn each step.
@@ -385,14 +382,12 @@ class LatentSearch(pl.LightningModule):
 
     def rngs(
         self, purpose: str, slots: Sequence[Slot], step: int | None = None
-    ) -> list[torch.Generator]:
+    ) -> Sequence[torch.Generator]:
         """A random generator of each row's own for one purpose at one step."""
-        return [
-            random_generator(
-                self.settings.seed, s.image, s.restart, purpose, s.age if step is None else step
-            )
+        return RandomGenerators(
+            (self.settings.seed, s.image, s.restart, purpose, s.age if step is None else step)
             for s in slots
-        ]
+        )
 
 
 def fits(work: Callable[[], None]) -> bool:

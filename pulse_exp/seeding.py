@@ -7,6 +7,9 @@ and in every order of work.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -21,3 +24,23 @@ def derive_seed(*parts: int | str) -> int:
 def random_generator(*parts: int | str) -> torch.Generator:
     """A fresh CPU generator for e.g. `(seed, image, restart, "start")`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+class RandomGenerators(Sequence[torch.Generator]):
+    """`random_generator(*parts)` for each of `parts`, made when the first of them is looked at."""
+
+    def __init__(self, parts: Iterable[tuple[int | str, ...]]) -> None:
+        self.parts = list(parts)
+
+    @cached_property
+    def made(self) -> list[torch.Generator]:
+        return [random_generator(*parts) for parts in self.parts]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[torch.Generator]:
+        return iter(self.made)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.made[index]

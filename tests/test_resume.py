@@ -250,10 +250,10 @@ def test_the_first_points_of_many_draws_may_not_fit_either(
             objective = original(*arguments)
             image = objective.image
 
-            def of_few(rows: Any, variables: Any) -> Any:
+            def of_few(rows: Any, variables: Any, *ws: Any) -> Any:
                 if len(next(iter(variables.values()))) > 2:
                     raise torch.cuda.OutOfMemoryError("CUDA out of memory (a test's)")
-                return image(rows, variables)
+                return image(rows, variables, *ws)
 
             objective.image = of_few
             return objective
