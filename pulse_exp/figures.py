@@ -56,6 +56,7 @@ def severity_figure(
     x: str | None = None,
     by: Sequence[str] = (),
     where: Mapping[str, Sequence[str]] | None = None,
+    restarts: Restarts = "best",
 ) -> Figure:
     """A metric against a number of the records, a line for each combination of `by`.
 
@@ -79,7 +80,7 @@ def severity_figure(
     with style():
         figure, axes = _plot()
         for number, (labels, part) in enumerate(parts):
-            at, means, lows, highs = _means_along(part, x, info, ticks, numeric)
+            at, means, lows, highs = _means_along(part, x, info, ticks, numeric, restarts)
             shift = 0 if numeric else 0.12 * (number - (len(parts) - 1) / 2)
             look = _look(number)
             axes.errorbar(
@@ -212,12 +213,17 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _means_along(
-    part: pd.DataFrame, x: str, info: MetricInfo, ticks: Sequence[str], numeric: bool
+    part: pd.DataFrame,
+    x: str,
+    info: MetricInfo,
+    ticks: Sequence[str],
+    numeric: bool,
+    restarts: Restarts,
 ) -> tuple[NDArray[np.float64], ...]:
     """x, mean, and both ends of the interval, for the values of x that have any."""
     points = []
     for value, here in part.groupby(part[x].map(label_of)):
-        values = image_values(here, info, "best")
+        values = image_values(here, info, restarts)
         if values.empty:
             continue
         mean = float(values.mean())
