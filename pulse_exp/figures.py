@@ -20,6 +20,7 @@ import numpy as np
 from pulse_exp.errors import UserError
 from pulse_exp.figure_style import COLOURS, DASHES, MARKERS, MUTED, save_figure, style
 from pulse_exp.grouping import (
+    Restarts,
     check_key,
     compared_groups,
     condition,
