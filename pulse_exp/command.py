@@ -51,7 +51,7 @@ def main() -> int:
     register_resolvers()
     codes: list[int] = []
 
-    def one_job(config: DictConfig) -> float:
+    def one_job(config: DictConfig) -> float | None:
         codes.append(1)  # what an interrupted job leaves
         codes[-1] = execute(config)
         return value(config) if config.optimize else codes[-1]
@@ -143,10 +143,11 @@ def task(name: str) -> Callable[[Any, dict[str, str], Path], int]:
     return getattr(import_module(module), function)
 
 
-def value(config: DictConfig) -> float:
+def value(config: DictConfig) -> float | None:
     """What `optimize=` names: its mean over the images of this job's finished rows.
 
-    Of an image's restarts the selected one counts. NaN where no row has the value.
+    Of an image's restarts the selected one counts. None, which a sweeper takes for a failed
+    trial, where no row has the value.
     """
     from statistics import fmean
 
@@ -160,4 +161,4 @@ def value(config: DictConfig) -> float:
         and row.get("selected")
         and row.get(config.optimize) is not None
     ]
-    return fmean(values) if values else float("nan")
+    return fmean(values) if values else None

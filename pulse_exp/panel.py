@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_panel(rows: Sequence[PanelRow], path: Path) -> None:
             else:
                 sheet.paste(_cell(source, enlarge=column == 0), (left, top))
             pen.text((left, top + CELL + 5), row.captions[column], QUIET, font=caption)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     sheet.save(part, format="PNG")
     part.replace(path)
 

@@ -58,6 +58,7 @@ class SweepProgress(Callback):
         self.began = time.time()
         self.id = f"{socket.gethostname()}-{os.getpid()}-{self.began:.3f}"
         self.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)  # a sweeper may keep files of its own there
         self.cells = count_cells(config)
         self.over = threading.Event()
         threading.Thread(target=self._watch, args=(self.over,), daemon=True).start()
