@@ -110,7 +110,12 @@ class Sources:
 
 def _table(sources: Sources, spec: dict[str, Any]) -> str:
     results = sources[spec.pop("folder", ".")]
-    return render(build_table(results, **spec), "md").strip()
+    table = build_table(results, **spec)
+    if not any(cell.n for cell in table.cells.values()):
+        names = ", ".join(metric.label for metric in table.metrics)
+        why = [note for note in table.notes if note.startswith("Not measured: ")]
+        raise UserError(" ".join([f"none of these records has {names}.", *why]))
+    return render(table, "md").strip()
 
 
 def _figure(sources: Sources, spec: dict[str, Any]) -> str:
