@@ -103,6 +103,7 @@ class Browser:
         """A real press of the mouse on an element, so many pixels right of its centre."""
         element = self._element(selector)
         self.scroll_to(selector)
+        self._settle(selector)
         move = {
             "type": "pointerMove",
             "duration": 0,
@@ -114,6 +115,17 @@ class Browser:
         mouse = {"type": "pointer", "id": "mouse", "actions": [move, *press]}
         self._call("POST", "/actions", {"actions": [mouse]})
         time.sleep(0.05)
+
+    def _settle(self, selector: str) -> None:
+        """Waits until an element stays in its place: a filter may still be moving the page."""
+        where = f"const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+        before = None
+        for _ in range(50):
+            now = self.run(f"{where} return [r.x, r.y, r.width, r.height]")
+            if now == before:
+                return
+            before = now
+            time.sleep(0.1)
 
     def scroll_to(self, selector: str) -> None:
         how = "{block: 'center', behavior: 'instant'}"
