@@ -26,9 +26,13 @@ OFFSETS = {
 NO_LAYERS = {"dcgan", "progan"}
 """Generators whose styles and features cannot be reached."""
 
+PICTURES = {"Photos", "LowResFolder"}
+"""Data whose inputs may be pictures as they are, not reduced by the downscaler."""
+
 
 def senseless(config: DictConfig) -> Iterator[str]:
     """A line with its remedy for each combination that makes no sense."""
+    yield from of_measurements(config)
     if config.baseline:
         yield from of_baseline(config)
         return
@@ -47,9 +51,16 @@ def of_baseline(config: DictConfig) -> Iterator[str]:
         yield "search.restarts: a baseline gives one result an image; set it to 1"
     if "PivotalTuning" in classes(config.refine):
         yield "refine=pivotal_tuning tunes the search's generator; a baseline has none"
-    measured = {class_of(config.downscaler), class_of(config.downscaler.get("then"))}
-    if "GaussianMeasurements" in measured and "Precomputed" not in classes(config.baseline):
+    if measures(config) and "Precomputed" not in classes(config.baseline):
         yield "baseline: random measurements are no picture to enlarge; choose a search"
+
+
+def of_measurements(config: DictConfig) -> Iterator[str]:
+    if measures(config) and class_of(config.data) in PICTURES:
+        yield (
+            "downscaler: random measurements are taken of a known image, and this data gives "
+            "pictures to restore; choose data=folder or another downscaler"
+        )
 
 
 def of_latent(config: DictConfig) -> Iterator[str]:
@@ -122,6 +133,12 @@ def of_sampler(config: DictConfig) -> Iterator[str]:
             "loss=constrained_l2 changes at every step and is no density to sample; choose "
             "loss=gaussian_likelihood prior=normal"
         )
+
+
+def measures(config: DictConfig) -> bool:
+    """Whether the low-res input is random measurements, no picture."""
+    downscaler = config.downscaler
+    return "GaussianMeasurements" in (class_of(downscaler), class_of(downscaler.get("then")))
 
 
 def variables(config: DictConfig) -> set[str]:

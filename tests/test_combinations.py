@@ -32,6 +32,9 @@ SENSELESS = [
     ("baseline=[nearest,bicubic]", "choose one"),
     ("method=bicubic refine=pivotal_tuning", "a baseline has none"),
     ("method=bicubic downscaler=gaussian_measurements", "no picture"),
+    ("data=photos data.root=. downscaler=gaussian_measurements", "choose data=folder"),
+    ("data=photos data.root=. downscaler=reduced_gaussian_measurements", "choose data=folder"),
+    ("data=low_res data.root=. downscaler=reduced_gaussian_measurements", "choose data=folder"),
 ]
 
 
@@ -54,6 +57,7 @@ def test_the_senseless_is_refused_with_its_reason(command: str, said: str):
         "latent.draws=3 latent.start=random",
         "optimizer=langevin loss=gaussian_likelihood prior=normal latent=whitened_w",
         "method=bicubic refine=back_projection",
+        "data=folder data.root=. downscaler=reduced_gaussian_measurements",
     ],
 )
 def test_the_sensible_is_not(command: str):
