@@ -25,7 +25,7 @@ from pulse_exp.errors import BusyError, OutputError
 from pulse_exp.records import RECORDS
 
 Status = dict[str, Any]
-"""state (running, finished, failed), code, reason, pid, host, began, seconds, ..."""
+"""state (running, interrupted, finished, failed), code, reason, pid, host, began, seconds, ..."""
 
 WITHOUT_EFFECT = ("logger", "trainer", "debug", "dry_run", "optimize")
 """Keys of the configuration that change nothing in the results folder."""

@@ -86,7 +86,7 @@ def execute(config: DictConfig) -> int:
         return attempt(config, cell)
     except (KeyboardInterrupt, SystemExit) as stop:
         print("\nInterrupted: the same command goes on from here.", file=sys.stderr)
-        cell.ended(ending(1, "interrupted", began))
+        cell.ended({**ending(1, "", began), "state": "interrupted"})
         raise SystemExit(1) from stop
     except Exception as error:
         if config.debug:

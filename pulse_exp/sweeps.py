@@ -106,7 +106,7 @@ class SweepProgress(Callback):
         statuses = self.statuses()
         if stopped and not statuses:
             return 2
-        ended = {path: s for path, s in statuses.items() if s["state"] != "running"}
+        ended = {p: s for p, s in statuses.items() if s["state"] in ("finished", "failed")}
         lost = (len(ended) if self.cells is None else self.cells) - len(ended)
         print(self.line(), file=sys.stderr)
         codes = [0]
