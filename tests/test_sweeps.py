@@ -47,9 +47,9 @@ class Command:
         self.process.kill()
         self.process.join()
 
-    def end(self) -> tuple[int | None, str]:
+    def end(self, timeout: float = 300) -> tuple[int | None, str]:
         """Exit status and what was printed."""
-        self.process.join(timeout=300)
+        self.process.join(timeout)
         return self.process.exitcode, self.output.read_text()
 
 
@@ -142,6 +142,17 @@ def test_cells_run_in_processes_of_joblib(whole: Path, tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra joblib")
     code, printed = run(
         "-m", *TINY, "seed=1,2,3", f"hydra.sweep.dir={tmp_path}", "hydra/launcher=processes"
+    )
+    assert code == 0, printed
+    assert "3 of 3 cells done, 0 failed, 0 left" in printed
+    assert results(tmp_path) == results(whole)
+
+
+def test_cells_run_as_tasks_of_a_ray_started_here(whole: Path, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="extra ray")
+    code, printed = run(
+        *("-m", *TINY, "seed=1,2,3", f"hydra.sweep.dir={tmp_path}"),
+        *("hydra/launcher=ray_tasks", "hydra.launcher.ray.init.num_cpus=2"),
     )
     assert code == 0, printed
     assert "3 of 3 cells done, 0 failed, 0 left" in printed
