@@ -3,11 +3,11 @@
 # Needs Debian's slurm-wlm and munge, and root. Prints "ready" when jobs can be submitted.
 set -eu
 folder=$1
-mkdir -p "$folder/state" "$folder/spool" "$folder/munge"
-dd if=/dev/urandom of="$folder/munge/key" bs=1024 count=1 2>/dev/null
-chown -R munge "$folder/munge"
-chmod 700 "$folder/munge"
-chmod 400 "$folder/munge/key"
+mkdir -p "$folder/state" "$folder/spool"
+secret=$(mktemp -d) # $folder may lie where only root may go
+dd if=/dev/urandom of="$secret/key" bs=1024 count=1 2>/dev/null
+chmod 400 "$secret/key"
+chown -R munge "$secret"
 socket=/run/munge/munge.socket.2
 mkdir -p /run/munge
 chown munge /run/munge
@@ -32,22 +32,29 @@ SlurmdPidFile=$folder/slurmd.pid
 SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/slurmd.log
 SchedulerParameters=requeue_delay=1
+SlurmdParameters=config_overrides
 KillWait=5
 MailProg=/bin/true
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=2000
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 export SLURM_CONF="$folder/slurm.conf"
 as_munge() { setpriv --reuid=munge --regid=munge --clear-groups "$@"; }
-as_munge munged --foreground --key-file="$folder/munge/key" --socket=$socket \
-  --log-file="$folder/munge/log" --pid-file="$folder/munge/pid" --seed-file="$folder/munge/seed" &
+as_munge munged --foreground --key-file="$secret/key" --socket=$socket \
+  --log-file="$secret/log" --pid-file="$secret/pid" --seed-file="$secret/seed" &
 munge=$!
 sleep 1
 slurmctld -D -f "$SLURM_CONF" &
 control=$!
 slurmd -D -f "$SLURM_CONF" &
 daemon=$!
-trap 'kill $daemon $control $munge 2>/dev/null; wait' EXIT
+end() {
+  kill $daemon $control $munge 2>/dev/null || true
+  sleep 5 # slurmd would wait for steps that can no longer reach their controller
+  kill -9 $daemon $control $munge 2>/dev/null || true
+  rm -rf "$secret"
+}
+trap end EXIT
 trap 'exit 0' TERM INT
 for _ in $(seq 60); do
   if [ "$(sinfo --noheader --format=%t 2>/dev/null)" = idle ]; then
