@@ -18,6 +18,7 @@ from pulse_exp.priors import (
     Truncation,
     onto_l1_ball,
 )
+from tests.compose import job
 from tests.points import point
 
 RNG = torch.Generator().manual_seed(0)
@@ -174,3 +175,25 @@ def test_noise_stays_of_mean_0_and_variance_1():
     np.testing.assert_allclose(after["noise_0"].mean((1, 2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(after["noise_0"].var((1, 2, 3), unbiased=False), 1, rtol=1e-5)
     assert after["latent"] is X
+
+
+def test_brgm_weighs_its_terms_as_released():
+    """Up to one common factor: squared error in 8-bit units at 0.001, w in units of the norm of its
+    standard deviations at 100, all pairs of 18 vectors at 3 (LPIPS left out)."""
+    config, _ = job("method=brgm", "logger=none")
+    mean, std = torch.randn(512, generator=RNG), torch.full((512,), 0.3)
+    ws = mean + 0.2 * torch.randn(2, 18, 512, generator=RNG)
+    gaussian = StyleGaussian(config.prior.style_gaussian.weight)
+    gaussian.mean, gaussian.std = mean, std
+    cosine = PairwiseCosine(config.prior.pairwise_cosine.weight, "styles")
+    at, w, error = point(ws=ws), ws.double().numpy(), 2e-3
+    ours = [term.weight * term(at, {}).numpy() for term in (gaussian, cosine)]
+
+    typical = (512 * 0.3**2) ** 0.5
+    unit = w / np.linalg.norm(w, axis=-1, keepdims=True)
+    released = [
+        100 * ((w - mean.numpy()) ** 2).mean((1, 2)) / typical**2,
+        3 * np.abs(1 - unit @ unit.transpose(0, 2, 1)).mean((1, 2)),
+    ]
+    factor = config.loss.l2.weight * error / (0.001 * 255**2 * error)
+    np.testing.assert_allclose(ours, factor * np.array(released), rtol=0.02)
