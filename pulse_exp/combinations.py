@@ -69,6 +69,11 @@ def of_latent(config: DictConfig) -> Iterator[str]:
         yield f"latent: generator={source} has no layers to reach into; choose another latent"
     if config.latent.draws > 1 and config.latent.start == "mean" and config.search.restarts == 1:
         yield "latent.draws: there is only one mean to start from; set latent.start=random"
+    if latent == "Z" and config.latent.start == "estimate":
+        yield (
+            "latent.start=estimate: which z makes a face is hardly linear in the face; choose "
+            "latent=w or latent.start=random"
+        )
 
 
 def of_sphere(config: DictConfig) -> Iterator[str]:
@@ -103,7 +108,10 @@ def of_terms(config: DictConfig) -> Iterator[str]:
             "latent=w_plus or latent=gaussianized_w_plus, or drop the term"
         )
     if "LayeredGaussian" in terms and latent != "WhitenedWPlus":
-        yield "prior=layered_gaussian needs latent=whitened_w_plus (a vector and offsets)"
+        yield (
+            "prior=layered_gaussian needs a vector and offsets: choose latent=estimated_w_plus or "
+            "latent=whitened_w_plus"
+        )
     if "NoiseAutocorrelation" in terms and not config.noise.trained:
         yield "prior=noise_autocorrelation: no noise input moves; set noise=all_trained"
     for prior in config.prior.values():

@@ -107,8 +107,9 @@ class Noise:
 
 @dataclass
 class Start:
-    """`start`: "random", or "mean" for an image's first search; of `draws` > 1 random starts the
-    one with the lowest downscaling error is taken."""
+    """`start`: "random"; "mean" for an image's first search; or "estimate", from the low-res input
+    by a few hundred of the generator's own images. Of `draws` > 1 starts the one with the lowest
+    downscaling error is taken."""
 
     start: str = "random"
     draws: int = 1
@@ -143,7 +144,7 @@ class WhitenedW(Start):
     statistics_draws: int = 250_000
 
 
-@option("latent", "whitened_w_plus")
+@option("latent", "whitened_w_plus", "estimated_w_plus")
 class WhitenedWPlus(Start):
     """One shared vector and an offset for each layer, both in whitened coordinates."""
 
@@ -209,12 +210,14 @@ class Gaussian:
 
 @option("prior", "layered_gaussian")
 class LayeredGaussian:
-    """`coarse`, `fine`: weight of the offset's square at the first and the last layer."""
+    """`vector`: weight of the shared vector's square; `coarse`, `fine`: of the offset's at the
+    first and the last layer."""
 
     _target_: str = "pulse_exp.priors.LayeredGaussian"
     weight: float = 1.0
-    coarse: float = 1.0
-    fine: float = 3.0
+    vector: float = 0.2
+    coarse: float = 10.0
+    fine: float = 30.0
 
 
 @option("prior", "cross")
@@ -343,12 +346,12 @@ class GeocrossLoss(Cross):
 
 @option("loss", "constrained_l2")
 class ConstrainedL2:
-    """`start`: the multiplier's first value; `rate`: its factor a step, up above eps, down
-    within it."""
+    """`start`: the multiplier's first value; `rate`: how far its logarithm moves in a step, up
+    above eps, down within it."""
 
     _target_: str = "pulse_exp.losses.ConstrainedL2"
-    start: float = 0.1
-    rate: float = 1.02
+    start: float = 0.5
+    rate: float = 0.05
 
 
 # --- optimizers and schedules ---------------------------------------------------------------
@@ -433,7 +436,7 @@ class Ramped:
 
     _target_: str = "pulse_exp.schedules.Ramped"
     warm_up: float = 0.05
-    ramp_down: float = 0.25
+    ramp_down: float = 0.4
 
 
 @option("schedule", "cosine_ramped")
@@ -807,7 +810,7 @@ class Search:
     program; `eps`: the downscaling error (mean squared, images in [0, 1]) of a solved row;
     `stop`: "all_solved" ends a row at its first point within eps, "never" runs all its steps."""
 
-    steps: int = 150
+    steps: int = 100
     restarts: int = 1
     batch_size: int | None = None
     eps: float = 1e-3
@@ -957,7 +960,7 @@ def complaints(config: DictConfig) -> list[str]:
     one_of("data.mode" if photos else "mode", "evaluate", "restore")
     one_of("size", *SIZES)
     one_of("data.order", "size", "left_to_right")
-    one_of("latent.start", "random", "mean")
+    one_of("latent.start", "random", "mean", "estimate")
     for term in config.loss:
         one_of(f"loss.{term}.floor", "none", "eps")
         one_of(f"loss.{term}.of", "coordinates", "styles")

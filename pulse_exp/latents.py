@@ -6,10 +6,7 @@ always, `[B, n, d]`: n vectors of d coordinates.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,117 +17,23 @@ from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.rows import Rows, where
-from pulse_exp.seeding import random_generator
+from pulse_exp.style_statistics import style_moments, style_statistics
 
 Variables = Mapping[str, Tensor]
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class StyleStatistics:
-    """What the mapping network does to standard normal latents, estimated from many draws.
-
-    v is the style vector with the mapping's last LeakyReLU undone, which makes it nearly Gaussian
-    (Menon et al. 2020, appendix; Zhu et al. 2020).
-
-    Attributes:
-        mean, std: of v, `[w_dim]`.
-        variances, directions: eigenvalues `[w_dim]`, descending, and eigenvectors as columns
-            `[w_dim, w_dim]` of v's covariance.
-        w_mean: of the style vectors themselves `[w_dim]`.
-    """
-
-    mean: Tensor
-    std: Tensor
-    variances: Tensor
-    directions: Tensor
-    w_mean: Tensor
-
-
-def fingerprint(generator: Generator) -> str:
-    """16 hex digits of a generator's architecture and mapping network."""
-    digest = hashlib.blake2b(f"{generator.architecture}{generator.config}".encode(), digest_size=8)
-    probe = torch.randn(4, generator.z_dim, generator=random_generator("fingerprint"))
-    with torch.no_grad():
-        w = generator.mapping(probe.to(next(generator.parameters()).device))[:, 0]
-    # Rounded: the last bits differ between machines, the network does not.
-    digest.update(str([f"{x:.3e}" for x in w.float().flatten()[:64].tolist()]).encode())
-    return digest.hexdigest()
-
-
-def style_statistics(generator: Generator, draws: int) -> StyleStatistics:
-    """Statistics of `draws` style vectors: computed once for each generator, kept in the cache."""
-    from filelock import FileLock
-    from safetensors.torch import load_file, save_file
-
-    from pulse_exp.generators.weights import cache_folder
-
-    folder = cache_folder() / "statistics"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{generator.architecture}-{fingerprint(generator)}-{draws}.safetensors"
-    with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            tensors = vars(estimate_statistics(generator, draws))
-            part = path.with_suffix(".part")
-            save_file({name: t.contiguous() for name, t in tensors.items()}, part)
-            part.replace(path)
-        tensors = load_file(path)
-    device = next(generator.parameters()).device
-    return StyleStatistics(**{name: tensor.to(device) for name, tensor in tensors.items()})
-
-
-@torch.no_grad()
-def estimate_statistics(generator: Generator, draws: int, chunk: int = 8192) -> StyleStatistics:
-    """The statistics from seeded draws; sums are kept in float64."""
-    from rich.progress import track
-
-    device = next(generator.parameters()).device
-    rng = random_generator("style statistics")
-    d = generator.w_dim
-    total, w_total = torch.zeros(2, d, dtype=torch.float64)
-    products = torch.zeros(d, d, dtype=torch.float64)
-    chunks = [min(chunk, draws - start) for start in range(0, draws, chunk)]
-    description = f"statistics of {draws:,} style vectors (once)"
-    for size in track(chunks, description, transient=True, disable=draws * d < 2e7):
-        z = torch.randn(size, generator.z_dim, generator=rng)
-        w = generator.mapping(z.to(device))[:, 0]
-        v = F.leaky_relu(w, 1 / generator.mapping_slope).double().cpu()
-        w_total += w.double().cpu().sum(0)
-        total += v.sum(0)
-        products += v.T @ v
-    mean = total / draws
-    covariance = (products - draws * torch.outer(mean, mean)) / (draws - 1)
-    variances, directions = torch.linalg.eigh(covariance)
-    return StyleStatistics(
-        mean=mean.float(),
-        std=covariance.diagonal().clamp(min=1e-12).sqrt().float(),
-        variances=variances.flip(0).clamp(min=1e-12).float(),
-        directions=directions.flip(1).float(),
-        w_mean=(w_total / draws).float(),
-    )
-
-
-@torch.no_grad()
-def style_moments(generator: Generator, draws: int = 10_000) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[w_dim]` of the style vectors, from seeded draws."""
-    device = next(generator.parameters()).device
-    z = torch.randn(draws, generator.z_dim, generator=random_generator("style moments"))
-    w = generator.mapping(z.to(device))[:, 0]
-    return w.mean(0), w.std(0).clamp(min=1e-6)
 
 
 class Latent:
     """A latent space.
 
     Attributes:
-        start_at: "random" or "mean".
-        draws: how many random starts a search chooses from by their downscaling error.
+        start_at: "random", "mean" or "estimate".
+        draws: how many starts a search chooses from by their downscaling error.
     """
 
     def __init__(self, generator: Generator, start: str = "random", draws: int = 1) -> None:
         # Without a style space the mean is the zero input, far from every sample: DCGAN's first
         # layer is dead there and its gradient exactly zero.
-        self.start_at = "random" if generator.num_ws == 1 else start
+        self.start_at = "random" if generator.num_ws == 1 and start == "mean" else start
         self.draws = draws
         self.num_ws, self.z_dim, self.w_dim = generator.num_ws, generator.z_dim, generator.w_dim
         self.mapping, self.slope = generator.mapping, generator.mapping_slope
@@ -147,6 +50,24 @@ class Latent:
             first = torch.tensor([restart == 0 for restart in restarts], device=self.device)
             variables = where(first, self.mean(len(rngs)), variables)
         return variables
+
+    def between(
+        self, styles: Float[Tensor, "N w_dim"], weights: Float[Tensor, "B N"]
+    ) -> dict[str, Tensor]:
+        """The first variables of rows that begin at weighted sums of known latents.
+
+        Args:
+            styles: the latents, as style vectors.
+            weights: of each of them, for each row; they sum to 1.
+        """
+        known = self.styled(styles.to(self.device))
+        # Row by row: the rounding of a product of matrices depends on how many rows there are.
+        latent = [torch.tensordot(row, known, 1) for row in weights.to(known)]
+        return {**self.mean(len(weights)), "latent": torch.stack(latent)}
+
+    def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
+        """The latents of style vectors that all layers share."""
+        raise NotImplementedError
 
     def mean(self, batch: int) -> dict[str, Tensor]:
         """The centre of the space."""
@@ -198,6 +119,10 @@ class Latent:
         """The mapping's last LeakyReLU, from v to w."""
         return F.leaky_relu(v, self.slope)
 
+    def deactivate(self, w: Tensor) -> Tensor:
+        """Its inverse, from w to v."""
+        return F.leaky_relu(w, 1 / self.slope)
+
 
 class Z(Latent):
     """The generator's input: one standard normal vector (CSGM)."""
@@ -230,6 +155,9 @@ class W(Latent):
             w = self.mapping(z.flatten(0, 1))[:, 0]
         return {"latent": w.view(len(rngs), self.vectors, -1).clone()}
 
+    def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
+        return styles[:, None].expand(-1, self.vectors, -1)
+
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return variables["latent"].expand(-1, self.num_ws, -1)
 
@@ -251,6 +179,10 @@ class GaussianizedWPlus(WPlus):
     def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
         return {"latent": self.normal(rngs, self.vectors, self.w_dim)}
 
+    def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
+        u = (self.deactivate(styles) - self.statistics.mean) / self.statistics.std
+        return u[:, None].expand(-1, self.vectors, -1)
+
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return self.activate(variables["latent"] * self.statistics.std + self.statistics.mean)
 
@@ -266,12 +198,16 @@ class WhitenedW(Latent):
         statistics = style_statistics(generator, statistics_draws)
         self.centre = statistics.mean
         self.basis = statistics.directions * statistics.variances.sqrt()
+        self.whiten = statistics.directions / statistics.variances.sqrt()
 
     def mean(self, batch: int) -> dict[str, Tensor]:
         return {"latent": torch.zeros(batch, 1, self.w_dim, device=self.device)}
 
     def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
         return {"latent": self.normal(rngs, 1, self.w_dim)}
+
+    def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
+        return ((self.deactivate(styles) - self.centre) @ self.whiten)[:, None]
 
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         w = self.activate(self.coordinates(variables) @ self.basis.T + self.centre)

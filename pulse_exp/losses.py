@@ -152,8 +152,9 @@ class Lpips(Term):
 class ConstrainedL2(Term):
     """μ · L2 / eps with a multiplier μ for each row: "the lowest penalty subject to L2 <= eps".
 
-    After each step μ grows by `rate` where L2 > eps and shrinks by it elsewhere: multiplicative
-    dual ascent on the constraint, so that no weight has to be tuned for an image or a factor.
+    After each step log μ grows by `rate` times log(L2 / eps), the latter held within ±1: dual
+    ascent on the constraint log L2 <= log eps, so that no weight has to be tuned for an image or a
+    factor. Near eps the steps become small, and μ settles where the constraint holds.
     """
 
     def __init__(self, start: float, rate: float) -> None:
@@ -167,6 +168,5 @@ class ConstrainedL2(Term):
         return state["multiplier"] * point.lr_mse / point.eps
 
     def update(self, point: Point, state: Rows) -> Rows:
-        above = point.lr_mse.detach() > point.eps
-        factor = torch.where(above, self.rate, 1 / self.rate).to(state["multiplier"].dtype)
-        return {"multiplier": state["multiplier"] * factor}
+        excess = (point.lr_mse.detach() / point.eps).log().clamp(-1, 1)
+        return {"multiplier": state["multiplier"] * (self.rate * excess).exp()}

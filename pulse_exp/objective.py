@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pulse_exp.generators.base import Generator
 from pulse_exp.latents import Latent
 from pulse_exp.noise import NoiseInputs
+from pulse_exp.operators import Downscaler
 from pulse_exp.rows import Rows
-
-Downscaler = Callable[[Tensor], Tensor]
-"""What the search assumes of the low-res image: `[B, 3, H, W]` to `[B, 3, h, w]`."""
+from pulse_exp.starts import LinearEstimate, generator_draws
 
 
 @dataclass
@@ -100,6 +100,27 @@ class Objective:
         self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
         for term in self.terms.values():
             term.prepare(generator)
+        self.estimate: LinearEstimate | None = None
+        if latent.start_at == "estimate":
+            draws = generator_draws(generator)
+            self.estimate = LinearEstimate(draws, downscaler, generator.resolution)
+
+    def start_latent(
+        self,
+        lr: Float[Tensor, "B 3 h w"],
+        rngs: Sequence[torch.Generator],
+        restarts: Sequence[int],
+        number: int,
+    ) -> dict[str, Tensor]:
+        """The latent's first variables of a row for each low-res input.
+
+        Args:
+            number: which of the starts that a search chooses from.
+        """
+        if self.estimate is None:
+            return self.latent.start(rngs, restarts)
+        first = [restart == 0 and number == 0 for restart in restarts]
+        return self.latent.between(self.estimate.styles, self.estimate(lr, rngs, first))
 
     def start(self, variables: Mapping[str, Tensor]) -> Rows:
         """The terms' memories of new rows."""

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulse_exp.generators.base import Generator
-from pulse_exp.latents import style_moments, style_statistics
 from pulse_exp.objective import Point, Term
 from pulse_exp.rows import Rows
+from pulse_exp.style_statistics import style_moments, style_statistics
 
 Variables = Mapping[str, Tensor]
 
@@ -109,14 +109,18 @@ class Gaussian(Prior):
 
 
 class LayeredGaussian(Prior):
-    """mean(v²) + mean(c·o²) of a shared vector v and the layers' offsets o.
+    """vector·mean(v²) + mean(c·o²) of a shared vector v and the layers' offsets o.
 
-    c rises linearly from `coarse` at the first layer to `fine` at the last: fine layers, which
-    the low-res input hardly sees, are kept nearer to the shared vector.
+    The negative log density of a Gaussian v and Gaussian offsets, up to a factor: one offset has a
+    variance of vector·num_ws / c when v has 1. c rises linearly from `coarse` at the first layer to
+    `fine` at the last: fine layers, which the low-res input hardly sees, are kept nearer to the
+    shared vector. By default offsets are about half as wide as v at the first layer, a third at
+    the last (in 16 layers): the layers of one face belong together.
     """
 
-    def __init__(self, weight: float, coarse: float, fine: float) -> None:
-        self.weight, self.coarse, self.fine = weight, coarse, fine
+    def __init__(self, weight: float, vector: float, coarse: float, fine: float) -> None:
+        self.weight, self.vector = weight, vector
+        self.coarse, self.fine = coarse, fine
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
         vector, offset = point.variables["latent"], point.variables["offset"]
@@ -124,7 +128,7 @@ class LayeredGaussian(Prior):
             self.coarse, self.fine, offset.shape[1], device=offset.device, dtype=offset.dtype
         )
         penalty = (layers[:, None] * offset.square()).flatten(1).mean(1)
-        return vector.square().flatten(1).mean(1) + penalty
+        return self.vector * vector.square().flatten(1).mean(1) + penalty
 
 
 class Geocross(Prior):

@@ -241,7 +241,8 @@ class LatentSearch(pl.LightningModule):
             random_generator(self.settings.seed, start.image, start.restart, "start", number)
             for start in starts
         ]
-        latent = objective.latent.start(rngs, [start.restart for start in starts])
+        lr = torch.stack([start.lr for start in starts])
+        latent = objective.start_latent(lr, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
         # A prior that remembers the start means the one that the others have projected.
@@ -249,7 +250,7 @@ class LatentSearch(pl.LightningModule):
         rows = {
             "variables": variables,
             "constants": constants,
-            "lr": torch.stack([start.lr for start in starts]),
+            "lr": lr,
             "terms": objective.start(variables),
         }
         rows = move(rows, objective.latent.device)
@@ -310,11 +311,12 @@ class LatentSearch(pl.LightningModule):
         variables = {k: v.detach().requires_grad_(moving) for k, v in rows["variables"].items()}
         with torch.set_grad_enabled(moving):
             point = self.objective(rows, variables)
-        self.observe(rows, point)
-        if moving:
+        if moving:  # first what may not fit the memory: a step that failed leaves no trace
             gradients = torch.autograd.grad(
                 point.total.sum(), list(variables.values()), materialize_grads=True
             )
+        self.observe(rows, point)
+        if moving:
             progress = [min(slot.age, steps - 1) / steps for slot in self.slots]
             rngs = self.rngs("sampler", self.slots)
             rows["optimizer"] = self.optimizer.redraw(rows["optimizer"], rngs, progress)

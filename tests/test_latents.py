@@ -17,10 +17,9 @@ from pulse_exp.latents import (
     W,
     WPlusPlus,
     Z,
-    estimate_statistics,
-    style_moments,
 )
 from pulse_exp.seeding import random_generator
+from pulse_exp.style_statistics import estimate_statistics, style_moments
 from tests.compose import SMALL, job
 
 TOY = load("toy")
@@ -89,6 +88,15 @@ def test_every_latent_gives_images_and_its_batch_equals_its_rows(name: str):
     both = space.random(rngs(1, 2))
     for key, value in alone.items():
         torch.testing.assert_close(value[0], both[key][1])
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES + DEEPER if n not in ("z", "perturbed_w")])
+def test_a_start_between_known_latents_is_there(name: str):
+    space = latent(name)
+    styles = TOY.mapping(torch.randn(3, 32, generator=random_generator(1)))[:, 0].detach()
+    start = fresh(space, space.between(styles, torch.eye(3)[[2, 0]]))
+    expected = styles[[2, 0]][:, None].expand(-1, TOY.num_ws, -1)
+    torch.testing.assert_close(space.ws(start), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["z", "w", "w_plus"])

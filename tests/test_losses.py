@@ -96,13 +96,15 @@ def test_lp_has_a_finite_gradient_at_zero():
 
 
 def test_the_multiplier_of_each_row_follows_its_own_constraint():
-    loss = ConstrainedL2(start=0.1, rate=1.5)
-    low = torch.zeros(2, 3, 4, 4)
-    near = point(low + torch.tensor([0.01, 0.1]).view(2, 1, 1, 1), low, eps=1e-3)
-    state = loss.start({"latent": torch.zeros(2, 1, 4)})
-    np.testing.assert_allclose(loss(near, state), [0.1 * 1e-4 / 1e-3, 0.1 * 1e-2 / 1e-3], rtol=1e-5)
+    loss = ConstrainedL2(start=0.1, rate=0.5)
+    low, eps = torch.zeros(3, 3, 4, 4), 1e-3
+    errors = [1e-4, 1e-1, 1.5e-3]
+    near = point(low + torch.tensor(errors).sqrt().view(3, 1, 1, 1), low, eps=eps)
+    state = loss.start({"latent": torch.zeros(3, 1, 4)})
+    np.testing.assert_allclose(loss(near, state), [0.1 * e / eps for e in errors], rtol=1e-5)
     after = loss.update(near, loss.update(near, state))
-    np.testing.assert_allclose(after["multiplier"], [0.1 / 1.5**2, 0.1 * 1.5**2], rtol=1e-5)
+    steps = np.array([-1, 1, np.log(1.5)])  # far below, far above, near
+    np.testing.assert_allclose(after["multiplier"], 0.1 * np.exp(2 * 0.5 * steps), rtol=1e-5)
 
 
 def test_a_weighted_sum_of_named_terms():

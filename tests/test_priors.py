@@ -4,7 +4,6 @@ import torch
 from scipy.optimize import minimize
 
 from pulse_exp.generators import load
-from pulse_exp.latents import style_moments, style_statistics
 from pulse_exp.priors import (
     Gaussian,
     Geocross,
@@ -18,6 +17,7 @@ from pulse_exp.priors import (
     Truncation,
     onto_l1_ball,
 )
+from pulse_exp.style_statistics import style_moments, style_statistics
 from tests.compose import job
 from tests.points import point
 
@@ -67,9 +67,10 @@ def test_layered_gaussian_equals_numpy():
     at = point(coordinates=v, offset=o)
     c = np.array([1, 2, 3])[:, None]
     expected = [
-        (a.numpy() ** 2).mean() + (c * b.numpy() ** 2).mean() for a, b in zip(v, o, strict=True)
+        0.2 * (a.numpy() ** 2).mean() + (c * b.numpy() ** 2).mean()
+        for a, b in zip(v, o, strict=True)
     ]
-    np.testing.assert_allclose(LayeredGaussian(1.0, 1.0, 3.0)(at, {}), expected, rtol=1e-5)
+    np.testing.assert_allclose(LayeredGaussian(1.0, 0.2, 1.0, 3.0)(at, {}), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("radius", "length"), [(None, 6**0.5), (2.5, 2.5)])

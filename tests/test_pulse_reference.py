@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from pulse_exp.building import build, build_downscaler, build_objective
 from pulse_exp.generators import load
-from pulse_exp.latents import style_statistics
 from pulse_exp.problem import Candidate
 from pulse_exp.search import LatentSearch, Settings, Start
 from pulse_exp.seeding import random_generator
+from pulse_exp.style_statistics import style_statistics
 from tests.compose import job
 
 FACTOR, STEPS, ROWS, EPS = 8, 12, 3, 2e-3

@@ -27,7 +27,7 @@ KINDS = {
     "resampled": ["method=pulse", "noise=resampled"],
     "projector": ["method=stylegan2_projector"],
     "langevin": ["latent=z", "prior=normal", "loss=gaussian_likelihood", "optimizer=langevin"],
-    "lbfgs": ["optimizer=lbfgs"],
+    "lbfgs": ["latent=w_plus", "prior=none", "loss=l2", "optimizer=lbfgs"],
     "best_of_three": ["method=pulse", "latent.draws=3"],
     "filters": ["method=robust_unsupervised"],
     "layers": ["method=ilo", "latent.layers=[1,2]"],
@@ -222,9 +222,9 @@ def test_stopping_when_solved_ends_a_row_at_its_first_point_within_eps():
             )
         )
     ]
-    eps = 2e-2
-    never = run(["prior=none", "loss=l2"], reachable, stop="never", eps=eps, steps=30)
-    stopped = run(["prior=none", "loss=l2"], reachable, stop="all_solved", eps=eps, steps=30)
+    eps, method = 2e-2, ["latent=whitened_w_plus", "prior=none", "loss=l2"]
+    never = run(method, reachable, stop="never", eps=eps, steps=30)
+    stopped = run(method, reachable, stop="all_solved", eps=eps, steps=30)
     assert any(c.status == "solved" for c in never.values())
     for key, candidate in never.items():
         other = stopped[key]

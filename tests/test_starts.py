@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+from pulse_exp.building import build_downscaler, build_objective
+from pulse_exp.generators import load
+from pulse_exp.generators.base import freeze
+from pulse_exp.operators.downscalers import Bicubic
+from pulse_exp.operators.measurements import GaussianMeasurements
+from pulse_exp.seeding import random_generator
+from pulse_exp.starts import (
+    ERROR_SHARE,
+    Draws,
+    LinearEstimate,
+    generator_draws,
+    render_draws,
+    synthesis_fingerprint,
+)
+from tests.compose import SMALL, job
+
+TOY = load("toy")
+
+
+@pytest.fixture(scope="module")
+def draws() -> Draws:
+    return render_draws(TOY, 60)
+
+
+def inputs(*seeds: int) -> torch.Tensor:
+    z = torch.cat([torch.randn(1, 32, generator=random_generator(seed)) for seed in seeds])
+    return Bicubic(8)(TOY.synthesis(TOY.mapping(z)).detach())
+
+
+def rngs(*seeds: int) -> list[torch.Generator]:
+    return [random_generator(seed) for seed in seeds]
+
+
+def test_draws_are_the_generators_own_images(draws):
+    z = torch.randn(60, 32, generator=random_generator("draws"))
+    ws = TOY.mapping(z[:2])
+    torch.testing.assert_close(draws.styles[:2], ws[:, 0].detach(), rtol=1e-4, atol=1e-5)
+    image = TOY.synthesis(ws).clamp(0, 1).detach()
+    assert (draws.images[:2].float() / 255 - image).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_weights_are_an_ensemble_kalman_update_of_the_nearest_draws(draws):
+    y = inputs(3)
+    weights = LinearEstimate(draws, Bicubic(8), 64)(y, rngs(0), [True])[0].numpy()
+    v = np.random.default_rng(0).normal(size=(60, 5)) + 3
+    a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
+    target = y.double().flatten().numpy()
+    nearest = ((a - target) ** 2).sum(1).argsort()[:4]
+    v0, a0 = v - v.mean(0), a - a.mean(0)
+    noise = ERROR_SHARE * (a0**2).sum() / 60
+    gain = (v0.T @ a0 / 60) @ np.linalg.inv(a0.T @ a0 / 60 + noise * np.eye(a.shape[1]))
+    expected = v[nearest].mean(0) + gain @ (target - a[nearest].mean(0))
+    np.testing.assert_allclose(weights @ v, expected, rtol=1e-4)
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_a_row_starts_the_same_in_every_batch(draws):
+    estimate = LinearEstimate(draws, Bicubic(8), 64)
+    y, first = inputs(1, 2, 3), [True, False, False]
+    together = estimate(y, rngs(1, 2, 3), first)
+    for i in range(3):
+        alone = estimate(y[i : i + 1], rngs(i + 1), first[i : i + 1])
+        assert torch.equal(together[i], alone[0])
+
+
+def test_further_restarts_begin_elsewhere(draws):
+    estimate = LinearEstimate(draws, Bicubic(8), 64)
+    weights = estimate(inputs(1, 1, 1), rngs(1, 2, 3), [True, False, False])
+    assert len({int(row.argmax()) for row in weights}) > 1
+
+
+def test_measurements_that_are_no_picture_serve_too(draws):
+    measure = GaussianMeasurements(16)
+    y = measure(inputs(5).repeat_interleave(8, 2).repeat_interleave(8, 3))
+    weights = LinearEstimate(draws, measure, 64)(y, rngs(0), [True])
+    assert weights.shape == (1, 60)
+    assert weights.isfinite().all()
+
+
+def test_generators_that_share_a_mapping_are_told_apart():
+    other = load("toy")
+    with torch.no_grad():
+        last = list(other.parameters())[-1]
+        last.add_(1)
+    freeze(other)
+    assert synthesis_fingerprint(other) != synthesis_fingerprint(TOY)
+    assert synthesis_fingerprint(load("toy")) == synthesis_fingerprint(TOY)
+
+
+@pytest.mark.parametrize("name", ["estimated_w_plus", "whitened_w", "w", "w_plus", "w_plus_plus"])
+def test_estimates_are_nearer_than_the_mean(name):
+    config, _ = job(*SMALL, "prior=none", "loss=l2", f"latent={name}", "latent.start=estimate")
+    config.latent.statistics_draws = 2000
+    objective = build_objective(config, TOY, build_downscaler(config, 8, 64))
+    lr = inputs(*range(6))
+
+    def errors(latent: dict[str, torch.Tensor]) -> torch.Tensor:
+        row = {"lr": lr, "constants": {}, "terms": objective.start(latent)}
+        return objective(row, latent).lr_mse
+
+    estimated = objective.start_latent(lr, rngs(*range(6)), [0] * 6, number=0)
+    assert errors(estimated).mean() < 0.5 * errors(objective.latent.mean(6)).mean()
+
+
+def test_draws_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("PULSE_EXP_CACHE", str(tmp_path))
+    made = generator_draws(TOY, 10)
+    monkeypatch.setattr("pulse_exp.starts.render_draws", None)
+    again = generator_draws(TOY, 10)
+    assert torch.equal(made.images, again.images)
+    assert torch.equal(made.styles, again.styles)
