@@ -9,6 +9,7 @@ and the draws, once made, serve every input, factor and downscaler.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ def render_draws(generator: Generator, count: int) -> Draws:
     starts = range(0, count, batch)
     quick = count * generator.resolution**2 < 2**26
     description = f"{count} images of the generator to start from (once)"
+    if not quick and not sys.stdout.isatty():  # where rich shows no progress
+        print(f"drawing {description}", file=sys.stderr)
     styles, images = [], []
     for start in track(starts, description, transient=True, disable=quick):
         ws = generator.mapping(z[start : start + batch])
