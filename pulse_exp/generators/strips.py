@@ -2,8 +2,7 @@
 
 Layer by layer, every operation of a step moves activations of up to 67 MB through memory. Here a
 block is computed a strip of rows at a time, all its layers before the next strip, so that memory
-sees each activation written once and read once on the way back. A layer is a stage of a pipeline
-that goes as far as its input is written, so two strips can be computed at a time.
+sees each activation written once and read once on the way back.
 
 The gradient goes to the styles and the noise, never to the weights. A layer is x' =
 LeakyReLU(depthwise(x) · (style · kernel) + noise + bias), so the way back needs its x' alone, for
@@ -16,7 +15,6 @@ GFLOP/s and 11 GB/s (two cores, measured) the floor is 0.18 s of arithmetic + 0.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,8 +23,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from pulse_exp.generators.pipelined import Need, Pipeline, Progress, Stage
 
 SLOPE = 0.2
 STRIP_BYTES = 2 << 20
@@ -94,20 +90,11 @@ class StripSynthesis(torch.autograd.Function):
         lease = workspaces.lease(sum(sum(s) for s in _activation_sizes(blocks, x)), x.dtype)
         activations = _activations(blocks, x, lease.buffer)
         inputs = [x, *(out for _, out in activations)]
-        stages, written = [], Progress(len(x))
         for i, block in enumerate(blocks):
-            inner, out = Progress(), Progress()
-            scales = modulation[4 * i : 4 * i + 4]
-            padded, activation = activations[i]
-            stages.append(_first(block, inputs[i], scales, padded, written, inner))
-            stages.append(_second(block, scales, padded, activation, inner, out))
-            written = out
-        image = x.new_empty(3, *(2 * side for side in inputs[-1].shape[:2]))
-        stages.append(_to_image(inputs[-1], to_rgb, to_rgb_bias, image, written))
-        Pipeline(stages).run()
+            _forward(block, inputs[i], modulation[4 * i : 4 * i + 4], *activations[i])
         ctx.save_for_backward(to_rgb, x, *modulation)
         ctx.workspaces, ctx.blocks, ctx.lease = workspaces, blocks, lease
-        return image
+        return _to_image(inputs[-1], to_rgb, to_rgb_bias)
 
     @staticmethod
     @once_differentiable
@@ -120,29 +107,19 @@ class StripSynthesis(torch.autograd.Function):
         buffers = [b.view_as(i) for b, i in zip(lease.buffer.split(sizes), inputs, strict=False)]
         rgb_gradient = torch.zeros_like(to_rgb)
         upstream = _image_gradient(gradient, inputs[-1], to_rgb, rgb_gradient)
-        written = Progress(len(inputs[-1]))
-        stages: list[Stage] = []
         gradients: list[Tensor | None] = []
         for i in reversed(range(len(ctx.blocks))):
-            block, scales = ctx.blocks[i], modulation[4 * i : 4 * i + 4]
-            padded, out = activations[i]
-            found = [torch.zeros_like(scales[0]), torch.zeros_like(scales[1])]
-            noise = [
-                torch.empty_like(scales[j]) if ctx.needs_input_grad[5 + 4 * i + j] else None
-                for j in (2, 3)
-            ]
-            inner: deque[Tensor] = deque()
-            between, below = Progress(), Progress()
-            stages.append(_second_back(block, out, upstream, written, inner, between, noise[1]))
-            stages.append(
-                _first_back(
-                    block, inputs[i], scales, padded, inner, between, found, noise[0],
-                    buffers[i], below,
-                )
-            )  # fmt: skip
-            gradients[:0] = [*found, *noise]
-            upstream, written = buffers[i].__getitem__, below
-        Pipeline(stages).run()
+            of_noise = ctx.needs_input_grad[5 + 4 * i + 2], ctx.needs_input_grad[5 + 4 * i + 3]
+            gradients[:0] = _backward(
+                ctx.blocks[i],
+                inputs[i],
+                modulation[4 * i : 4 * i + 4],
+                *activations[i],
+                upstream,
+                of_noise,
+                buffers[i],
+            )
+            upstream = buffers[i].__getitem__
         return None, None, None, rgb_gradient, buffers[0].clone(), *gradients
 
 
@@ -205,55 +182,32 @@ def _activations(
     return views
 
 
-def _first(
-    block: Block,
-    x: Tensor,
-    modulation: Sequence[Tensor],
-    padded: Tensor,
-    written: Progress,
-    inner: Progress,
-) -> Stage:
-    """Writes the block's first activation of its input `x` [H/2, W/2, 4*C]."""
-    first, _ = block
-    bands_scale, _, noise, _ = modulation
-    kernel = first.kernel.T
-    activation = padded[1:-1]
-    height, width, _ = activation.shape
-    strips = _strips(activation)
+def _forward(
+    block: Block, x: Tensor, modulation: Sequence[Tensor], padded: Tensor, out: Tensor
+) -> None:
+    """Writes the block's two activations of its input `x` [H/2, W/2, 4*C]."""
+    first, second = block
+    bands_scale, scale, *noise = modulation
+    kernel1 = first.kernel.T
+    kernel2 = (second.kernel * scale).T
+    height, width, _ = out.shape
+    strips = _strips(out)
     depthwise = Depthwise(first.depthwise, width, strips[0].stop)
     padded[0].zero_()
     padded[-1].zero_()
+    inner = padded[1:-1]
+    done1 = done2 = 0
     for rows in strips:
-        yield Need(written, rows.stop // 2)
         last, count = rows.stop == height, rows.stop - rows.start
         bands = x[rows.start // 2 : rows.stop // 2] * bands_scale
         inverse_butterfly(bands, depthwise.room(count))
         v = depthwise.push(count, last)
-        here = slice(inner.rows, inner.rows + len(v))
-        _activate(v, kernel, first.bias, noise[here], activation[here])
-        inner.rows = here.stop
-
-
-def _second(
-    block: Block,
-    modulation: Sequence[Tensor],
-    padded: Tensor,
-    activation: Tensor,
-    inner: Progress,
-    out: Progress,
-) -> Stage:
-    """Writes the block's second activation, of its first with a row of zeros on both sides."""
-    _, second = block
-    _, scale, _, noise = modulation
-    kernel = (second.kernel * scale).T
-    height = len(activation)
-    for rows in _strips(activation):
-        end = height if rows.stop == height else rows.stop - 2
-        yield Need(inner, min(end + 1, height))
-        here = slice(out.rows, end)
-        v = correlate(padded[here.start : end + 2], second.depthwise)
-        _activate(v, kernel, second.bias, noise[here], activation[here])
-        out.rows = end
+        end1 = done1 + len(v)
+        _activate(v, kernel1, first.bias, noise[0][done1:end1], inner[done1:end1])
+        end2 = height if last else end1 - 1
+        v = correlate(padded[done2 : end2 + 2], second.depthwise)
+        _activate(v, kernel2, second.bias, noise[1][done2:end2], out[done2:end2])
+        done1, done2 = end1, end2
 
 
 def _activate(v: Tensor, kernel: Tensor, bias: Tensor, noise: Tensor, out: Tensor) -> None:
@@ -262,72 +216,55 @@ def _activate(v: Tensor, kernel: Tensor, bias: Tensor, noise: Tensor, out: Tenso
     F.leaky_relu_(out, SLOPE)
 
 
-def _second_back(
-    block: Block,
-    out: Tensor,
-    upstream: Callable[[slice], Tensor],
-    written: Progress,
-    inner: deque[Tensor],
-    between: Progress,
-    noise_gradient: Tensor | None,
-) -> Stage:
-    """Puts the gradient of the block's first activation into `inner`, strip by strip.
-
-    `upstream(rows)` gives the gradient of those rows of `out`; it is overwritten.
-    """
-    _, second = block
-    height, width, _ = out.shape
-    strips = _strips(out)
-    depthwise = Depthwise(second.depthwise.flip(2, 3), width, strips[0].stop)
-    for rows in strips:
-        yield Need(written, rows.stop)
-        g = upstream(rows)
-        _through_activation_(g, out[rows])
-        if noise_gradient is not None:
-            noise_gradient[rows] = g.sum(2)
-        count = rows.stop - rows.start
-        torch.mm(g.flatten(0, 1), second.kernel, out=depthwise.room(count).flatten(0, 1))
-        inner.append(depthwise.push(count, rows.stop == height))
-        between.rows += len(inner[-1])
-
-
-def _first_back(
+def _backward(
     block: Block,
     x: Tensor,
     modulation: Sequence[Tensor],
     padded: Tensor,
-    inner: deque[Tensor],
-    between: Progress,
-    styles_gradient: Sequence[Tensor],
-    noise_gradient: Tensor | None,
+    out: Tensor,
+    upstream: Callable[[slice], Tensor],
+    of_noise: tuple[bool, bool],
     x_gradient: Tensor,
-    below: Progress,
-) -> Stage:
-    """Writes the gradient of `x`; adds up those of the styles of the bands and of the second
-    convolution."""
-    first, _ = block
-    bands_scale, scale, _, _ = modulation
-    bands_gradient, scale_gradient = styles_gradient
-    kernel = first.kernel * scale[:, None]
-    activation = padded[1:-1]
-    height, width, _ = activation.shape
-    strips = _strips(activation)
-    depthwise = Depthwise(first.depthwise.flip(2, 3), width, strips[0].stop)
-    done = 0
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Writes the gradient of `x`; returns those of the modulation.
+
+    `upstream(rows)` gives the gradient of those rows of `out`; it is overwritten.
+    """
+    first, second = block
+    bands_scale, scale, *noise = modulation
+    kernel1 = first.kernel * scale[:, None]
+    kernel2 = second.kernel
+    height, width, _ = out.shape
+    strips = _strips(out)
+    depthwise1 = Depthwise(first.depthwise.flip(2, 3), width, strips[0].stop)
+    depthwise2 = Depthwise(second.depthwise.flip(2, 3), width, strips[0].stop)
+    inner = padded[1:-1]
+    bands_gradient, scale_gradient = torch.zeros_like(bands_scale), torch.zeros_like(scale)
+    noise_gradient = [
+        torch.empty_like(n) if w else None for n, w in zip(noise, of_noise, strict=True)
+    ]
+    done1 = done0 = 0
     for rows in strips:
-        yield Need(between, height if rows.stop == height else rows.stop - 1)
-        g = inner.popleft()
-        here = slice(done, done + len(g))
-        scale_gradient += (g * activation[here]).sum((0, 1))
-        _through_activation_(g, activation[here])
-        if noise_gradient is not None:
-            noise_gradient[here] = g @ scale
-        torch.mm(g.flatten(0, 1), kernel, out=depthwise.room(len(g)).flatten(0, 1))
-        g = butterfly(depthwise.push(len(g), here.stop == height))
-        there = slice(below.rows, below.rows + len(g))
-        bands_gradient += (g * x[there]).sum((0, 1))
-        torch.mul(g, bands_scale, out=x_gradient[there])
-        done, below.rows = here.stop, there.stop
+        last, count = rows.stop == height, rows.stop - rows.start
+        g = upstream(rows)
+        _through_activation_(g, out[rows])
+        if noise_gradient[1] is not None:
+            noise_gradient[1][rows] = g.sum(2)
+        torch.mm(g.flatten(0, 1), kernel2, out=depthwise2.room(count).flatten(0, 1))
+        g = depthwise2.push(count, last)
+        count = len(g)
+        here = slice(done1, done1 + count)
+        scale_gradient += (g * inner[here]).sum((0, 1))
+        _through_activation_(g, inner[here])
+        if noise_gradient[0] is not None:
+            noise_gradient[0][here] = g @ scale
+        torch.mm(g.flatten(0, 1), kernel1, out=depthwise1.room(count).flatten(0, 1))
+        g = butterfly(depthwise1.push(count, last))
+        below = slice(done0, done0 + len(g))
+        bands_gradient += (g * x[below]).sum((0, 1))
+        torch.mul(g, bands_scale, out=x_gradient[below])
+        done1, done0 = here.stop, below.stop
+    return bands_gradient, scale_gradient, noise_gradient[0], noise_gradient[1]
 
 
 def _through_activation_(gradient: Tensor, activation: Tensor) -> None:
@@ -360,15 +297,14 @@ def butterfly(image: Float[Tensor, "2*H 2*W C"]) -> Float[Tensor, "H W 4*C"]:
     return x.flatten(2)
 
 
-def _to_image(
-    x: Float[Tensor, "H W C"], to_rgb: Tensor, bias: Tensor, image: Tensor, written: Progress
-) -> Stage:
+def _to_image(x: Float[Tensor, "H W C"], to_rgb: Tensor, bias: Tensor) -> Tensor:
     height, width, _ = x.shape
-    planes = image.view(3, height, 2, width, 2).permute(0, 2, 4, 1, 3)
+    image = x.new_empty(3, height, 2, width, 2)
+    planes = image.permute(0, 2, 4, 1, 3)
     for rows in _strips(x):
-        yield Need(written, rows.stop)
         rgb = torch.addmm(bias[:, None], to_rgb, x[rows].flatten(0, 1).T)
         planes[:, :, :, rows].copy_(rgb.view(3, 2, 2, -1, width))
+    return image.view(3, 2 * height, 2 * width)
 
 
 def _image_gradient(
