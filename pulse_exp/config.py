@@ -436,7 +436,7 @@ class Ramped:
 
     _target_: str = "pulse_exp.schedules.Ramped"
     warm_up: float = 0.05
-    ramp_down: float = 0.4
+    ramp_down: float = 0.25
 
 
 @option("schedule", "cosine_ramped")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,15 @@ def kept(
     return {key: tensor.to(device) for key, tensor in tensors.items()}
 
 
+def tracked(items: Sequence[int], description: str, quick: bool) -> Iterable[int]:
+    """The items with a progress bar, or a line where no terminal shows one; nothing if quick."""
+    from rich.progress import track
+
+    if not quick and not sys.stdout.isatty():
+        print(f"working out {description}", file=sys.stderr)
+    return track(items, description, transient=True, disable=quick)
+
+
 def style_statistics(generator: Generator, draws: int) -> StyleStatistics:
     """Statistics of `draws` style vectors."""
     tensors = kept(generator, str(draws), lambda: vars(estimate_statistics(generator, draws)))
@@ -81,8 +91,6 @@ def style_statistics(generator: Generator, draws: int) -> StyleStatistics:
 @torch.no_grad()
 def estimate_statistics(generator: Generator, draws: int, chunk: int = 8192) -> StyleStatistics:
     """The statistics from seeded draws; sums are kept in float64."""
-    from rich.progress import track
-
     device = next(generator.parameters()).device
     rng = random_generator("style statistics")
     d = generator.w_dim
@@ -90,7 +98,7 @@ def estimate_statistics(generator: Generator, draws: int, chunk: int = 8192) -> 
     products = torch.zeros(d, d, dtype=torch.float64)
     chunks = [min(chunk, draws - start) for start in range(0, draws, chunk)]
     description = f"statistics of {draws:,} style vectors (once)"
-    for size in track(chunks, description, transient=True, disable=draws * d < 2e7):
+    for size in tracked(chunks, description, quick=draws * d < 2e7):
         z = torch.randn(size, generator.z_dim, generator=rng)
         w = generator.mapping(z.to(device))[:, 0]
         v = F.leaky_relu(w, 1 / generator.mapping_slope).double().cpu()

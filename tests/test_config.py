@@ -120,3 +120,9 @@ def test_the_hash_speaks_of_results_only():
         assert config_hash(job(*SMALL, override)[0]) == base, override
     for override in ["seed=1", "search.steps=6", "downscaler=bicubic_pil", "search.eps=0.002"]:
         assert config_hash(job(*SMALL, override)[0]) != base, override
+
+
+def test_the_ramps_of_published_methods_are_their_own():
+    """The default method's ramp is longer; the projector's is a quarter of the steps."""
+    assert job("method=stylegan2_projector")[0].schedule.ramp_down == 0.25
+    assert job("method=dual_ascent")[0].schedule.ramp_down == 0.4

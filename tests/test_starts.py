@@ -75,10 +75,13 @@ def test_further_restarts_begin_elsewhere(draws):
 
 def test_measurements_that_are_no_picture_serve_too(draws):
     measure = GaussianMeasurements(16)
-    y = measure(inputs(5).repeat_interleave(8, 2).repeat_interleave(8, 3))
-    weights = LinearEstimate(draws, measure, 64)(y, rngs(0), [True])
-    assert weights.shape == (1, 60)
+    images = TOY.synthesis(TOY.mapping(torch.randn(6, 32, generator=rngs(5)[0]))).detach()
+    weights = LinearEstimate(draws, measure, 64)(measure(images), rngs(*range(6)), [True] * 6)
+    assert weights.shape == (6, 60)
     assert weights.isfinite().all()
+    blended = torch.tensordot(weights.float(), draws.images.float() / 255, 1)
+    mean = (draws.images.float() / 255).mean(0)
+    assert (blended - images).square().mean() < 0.7 * (mean - images).square().mean()
 
 
 def test_generators_that_share_a_mapping_are_told_apart():
