@@ -672,6 +672,15 @@ class BackProjection:
     _target_: str = "pulse_exp.refine.BackProjection"
 
 
+@option("refine", "bilateral_back_projection")
+class BilateralBackProjection:
+    """`rounds`: how many times; `colour_spread`: the distance in RGB that counts as far."""
+
+    _target_: str = "pulse_exp.refine.BilateralBackProjection"
+    rounds: int = 3
+    colour_spread: float = 0.1
+
+
 @option("refine", "pivotal_tuning")
 class PivotalTuning:
     """`steps`, `learning_rate`: of Adam on a copy of the generator's weights; `locality`: weight
@@ -932,6 +941,7 @@ POSITIVE = [
     *("search.eps", "optimizer.learning_rate", "optimizer.history", "optimizer.hot"),
     *("loss.lp.p", "loss.huber.delta", "loss.gaussian_likelihood.std", "loss.multi_scale.scales"),
     *("prior.sphere.radius", "prior.l1_ball.radius", "latent.fading"),
+    "refine.bilateral_back_projection.colour_spread",
 ]
 """Values that must be above 0, where they are set."""
 
@@ -982,6 +992,7 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("data.count", 1)
     at_least("data.min_face", 0)
     at_least("data.max_faces", 1)
+    at_least("refine.bilateral_back_projection.rounds", 1)
     at_least("trainer.steps_per_call", 1)
     for path in _missing(config):
         found.append(f"{path} is not set: add {path}=... to the command")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,6 +50,85 @@ class BackProjection:
         objective: Objective | None,
     ) -> Float[Tensor, "1 3 H W"]:
         return sr + downscaler.pseudo_inverse(lr - downscaler(sr))
+
+
+class BilateralBackProjection:
+    """Gives the result the colours of the input without crossing the edges of what it shows.
+
+    Each round, every pixel is given a mean of the low-res differences y − A x of the 3×3 low-res
+    pixels about it, those weighing most that are near and of its own colour: iterative back
+    projection (Irani & Peleg 1991) through a joint bilateral kernel (Kopf et al. 2007; Dai et al.
+    2007). Skin takes from skin and background from background, where `BackProjection` rings. What
+    differs by far before the first round is in the wrong place, not of the wrong colour, and
+    counts little: repainted, it would be a blot. So the downscaling error falls but does not
+    vanish.
+
+    Measurements that are no picture leave the result as it is.
+
+    Args:
+        rounds: how many times.
+        colour_spread: distance in RGB, each in [0, 1], that is far: the standard deviation of the
+            kernel in colour, and of the weight of a difference in its size.
+    """
+
+    def __init__(self, rounds: int, colour_spread: float) -> None:
+        self.rounds, self.colour_spread = rounds, colour_spread
+
+    def __call__(
+        self,
+        sr: Float[Tensor, "1 3 H W"],
+        lr: Float[Tensor, "1 3 h w"],
+        candidate: Candidate,
+        downscaler: Downscaler,
+        objective: Objective | None,
+    ) -> Float[Tensor, "1 3 H W"]:
+        if not downscaler.is_image:
+            return sr
+        trust = gaussian(lr - downscaler(sr), self.colour_spread)
+        for _ in range(self.rounds):
+            sr_lr = downscaler(sr)
+            difference = trust * (lr - sr_lr)
+            sr = sr + joint_bilateral_enlargement(difference, sr_lr, sr, self.colour_spread)
+        return sr
+
+
+def joint_bilateral_enlargement(
+    values: Float[Tensor, "B 3 h w"],
+    colours: Float[Tensor, "B 3 h w"],
+    guide: Float[Tensor, "B 3 H W"],
+    colour_spread: float,
+) -> Float[Tensor, "B 3 H W"]:
+    """`values` at the size of `guide`: of the 3×3 low-res pixels about a pixel, a mean weighted by
+    the quadratic B-spline of their distance and a Gaussian of `colours` against its colour.
+
+    Where none of the nine has a colour like it, distance alone decides.
+    """
+    height, width = values.shape[-2:]
+    # A block's rows and columns get axes of their own: [B, 3, h, rows, w, columns].
+    blocks = guide.unflatten(2, (height, -1)).unflatten(4, (width, -1))
+    down, across = (spline(blocks.shape[axis], guide) for axis in (3, 5))
+    values, colours = (F.pad(lr, (1, 1, 1, 1), mode="replicate") for lr in (values, colours))
+    total, weights = torch.zeros_like(blocks), torch.zeros_like(blocks[:, :1])
+    for y, x in product(range(3), range(3)):
+        value, colour = (
+            lr[:, :, y : y + height, x : x + width, None].unsqueeze(3) for lr in (values, colours)
+        )
+        alike = gaussian(blocks - colour, colour_spread) + 1e-4
+        weight = alike * (down[y][:, None, None] * across[x])
+        total += weight * value
+        weights += weight
+    return (total / weights).flatten(4).flatten(2, 3)
+
+
+def gaussian(difference: Float[Tensor, "B 3 *size"], spread: float) -> Float[Tensor, "B 1 *size"]:
+    """exp(-|d|² / (2 spread²)) of colour differences d."""
+    return torch.exp(difference.square().sum(1, keepdim=True) / (-2 * spread**2))
+
+
+def spline(factor: int, like: Tensor) -> Float[Tensor, "3 factor"]:
+    """The quadratic B-spline from a block's pixels to the block before, its own, the next."""
+    at = (torch.arange(factor, device=like.device, dtype=like.dtype) + 0.5) / factor - 0.5
+    return torch.stack([(0.5 - at).square() / 2, 0.75 - at.square(), (0.5 + at).square() / 2])
 
 
 class PivotalTuning:

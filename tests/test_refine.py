@@ -1,4 +1,5 @@
 import copy
+from math import exp
 
 import pytest
 import torch
@@ -8,9 +9,14 @@ from pulse_exp.errors import UserError
 from pulse_exp.generators import load
 from pulse_exp.objective import Objective
 from pulse_exp.operators.downscalers import Bicubic
-from pulse_exp.operators.measurements import BlockMask, Composed
+from pulse_exp.operators.measurements import BlockMask, Composed, GaussianMeasurements
 from pulse_exp.problem import Candidate
-from pulse_exp.refine import BackProjection, PivotalTuning
+from pulse_exp.refine import (
+    BackProjection,
+    BilateralBackProjection,
+    PivotalTuning,
+    joint_bilateral_enlargement,
+)
 from pulse_exp.seeding import random_generator
 from tests.compose import SMALL, job
 
@@ -31,6 +37,71 @@ def test_back_projection_changes_only_what_the_downscaler_sees(down):
     unseen = TRUTH - down.pseudo_inverse(down(TRUTH))
     assert down(unseen).abs().max() < 1e-9
     assert float(((refined - SR) * unseen).sum().abs()) < 1e-9
+
+
+def test_joint_bilateral_enlargement_equals_its_formula():
+    """Sums over the nine neighbours, pixel by pixel, in plain Python."""
+    values, colours = (torch.rand(2, 3, 3, 4, generator=RNG, dtype=torch.float64) for _ in range(2))
+    guide = torch.rand(2, 3, 6, 20, generator=RNG, dtype=torch.float64)  # blocks of 2 by 5
+    found = joint_bilateral_enlargement(values, colours, guide, 0.3)
+
+    def spline(distance: float) -> float:
+        far = abs(distance)
+        return 0.75 - far**2 if far < 0.5 else max(0.0, 1.5 - far) ** 2 / 2
+
+    for b, y, x in [(0, 0, 0), (0, 5, 19), (1, 2, 9), (1, 3, 10), (1, 4, 7)]:
+        total, weights = torch.zeros(3, dtype=torch.float64), 0.0
+        for i in range(-1, 4):
+            for j in range(-1, 5):
+                near = spline((y + 0.5) / 2 - 0.5 - i) * spline((x + 0.5) / 5 - 0.5 - j)
+                at = (b, slice(None), min(max(i, 0), 2), min(max(j, 0), 3))
+                distance = float((guide[b, :, y, x] - colours[at]).square().sum())
+                weight = near * (exp(-distance / (2 * 0.3**2)) + 1e-4)
+                total, weights = total + weight * values[at], weights + weight
+        torch.testing.assert_close(found[b, :, y, x], total / weights)
+
+
+def bilateral(sr: torch.Tensor, lr: torch.Tensor, down: object, rounds: int = 3) -> torch.Tensor:
+    refinement = BilateralBackProjection(rounds, 0.1)
+    return refinement(sr, lr, Candidate("a", 0, "unsolved"), down, None)  # type: ignore[arg-type]
+
+
+def test_bilateral_back_projection_keeps_what_fits_and_lowers_what_does_not():
+    down = Bicubic(4)
+    assert torch.equal(bilateral(SR, down(SR), down), SR)
+    lr = down(SR) + 0.02 * torch.randn(1, 3, 6, 8, generator=RNG, dtype=torch.float64)
+    errors = [
+        float((down(bilateral(SR, lr, down, rounds)) - lr).square().mean()) for rounds in (0, 1, 3)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[2] < 0.5 * errors[1]
+
+
+def test_bilateral_back_projection_does_not_cross_an_edge():
+    """Left half dark, right half bright; only the dark half's colour is wrong."""
+    down = Bicubic(4)
+    sr = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    sr[..., 16:] = 0.9
+    truth = sr.clone()
+    truth[..., :16] = torch.tensor([0.05, 0.02, 0.0])[:, None, None]
+    refined = bilateral(sr, down(truth), down)
+    assert (refined - truth).abs().max() < 0.005
+    ringing = BackProjection()(sr, down(truth), Candidate("a", 0, "unsolved"), down, None)
+    assert (ringing - truth).abs().max() > 0.01
+
+
+def test_bilateral_back_projection_does_not_paint_what_is_missing():
+    """A dark spot of the input, for which the result has nothing, leaves no blot."""
+    down = Bicubic(4)
+    sr = torch.full((1, 3, 32, 32), 0.8, dtype=torch.float64)
+    lr = down(sr)
+    lr[..., 4, 4] = 0.2
+    assert (bilateral(sr, lr, down) - sr).abs().max() < 1e-3
+
+
+def test_bilateral_back_projection_leaves_measurements_that_are_no_picture_alone():
+    down = GaussianMeasurements(4)
+    assert torch.equal(bilateral(SR, down(TRUTH), down), SR)
 
 
 def searched(noise: str = "fixed") -> tuple[Objective, Candidate, torch.Tensor]:
