@@ -56,6 +56,10 @@ _INFOS = [
         "Mean squared error between the downscaled result and the low-res input.",
     ),
     MetricInfo(
+        "lr_mse_refined", "Downscaling error, refined", "", 0, 1, True, 5,
+        "The same error of the final image, after the refinements that follow the search.",
+    ),
+    MetricInfo(
         "lr_psnr", "LR-PSNR", "dB", 0, 100, False, 2,
         "PSNR between the downscaled result and the low-res input (consistency), at most 100 dB.",
     ),
