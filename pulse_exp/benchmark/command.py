@@ -128,7 +128,7 @@ def ways(names: Sequence[str], resolution: int, compiled: bool, device: torch.de
 
     found = [Variant(BASELINE, resolution)]
     for name in names:
-        for precision in ("float32", "bf16") if device.type == "cuda" else ("float32",):
+        for precision in ("float32", "bf16"):
             found.append(Variant(name, resolution, precision))
             if compiled or device.type == "cuda":
                 found.append(Variant(name, resolution, precision, compiled=True))

@@ -184,34 +184,54 @@ class MobileStyleGAN(Generator):
         return cast("list[Block]", list(self.blocks))
 
     def _strips_pay(self, ws: Tensor) -> bool:
-        """On the CPU with frozen weights: strips have no gradient for those, and no autocast.
+        """On the CPU with frozen weights: strips have no gradient for those.
 
         They do not call the blocks either, so they are out while one of them has a hook.
         """
         trained = any(parameter.requires_grad for parameter in self.parameters())
         hooked = any(block._forward_hooks for block in self._blocks())
-        plain = trained or hooked or torch.is_autocast_enabled("cpu")
-        return ws.device.type == "cpu" and not plain
+        return ws.device.type == "cpu" and not trained and not hooked
 
     @torch.compiler.disable
     def _in_strips(self, x: Tensor, w: Sequence[Tensor], noise: Sequence[Tensor]) -> Tensor:
-        """The blocks and the output layer as `strips` computes them, image by image."""
-        modulation = []
-        for i, block in enumerate(self._blocks()):
-            j = 2 * i + 1
-            modulation += [
-                block.up(w[j]) * block.conv1.style(w[j]).repeat(1, 4) / 2,
-                block.conv2.style(w[j + 1]),
-                (noise[j] * block.conv1.noise_strength).expand(len(x), -1, -1, -1)[:, 0],
-                (noise[j + 1] * block.conv2.noise_strength).expand(len(x), -1, -1, -1)[:, 0],
-            ]
-        to_rgb = self.to_rgb.flatten(1) * self.to_rgb_style(w[-1])[:, None]
-        kernels = [(block.conv1.separable(), block.conv2.separable()) for block in self._blocks()]
-        images = [
-            StripSynthesis.apply(self.workspaces, kernels, self.to_rgb_bias, *inputs)
-            for inputs in zip(to_rgb, x.permute(0, 2, 3, 1).contiguous(), *modulation, strict=True)
+        """The blocks and the output layer as `strips` computes them, image by image.
+
+        Under autocast the strips are in its type; the styles stay in float32.
+        """
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else self.to_rgb_bias.dtype
+        kernels = [
+            (block.conv1.separable().to(dtype), block.conv2.separable().to(dtype))
+            for block in self._blocks()
         ]
+        bias = self.to_rgb_bias.to(dtype)
+        with torch.autocast("cpu", enabled=False):
+            x, *w = (t.to(self.to_rgb.dtype) for t in (x, *w))
+            numbers = range(len(kernels))
+            modulation = [part for i in numbers for part in self._modulation(i, w, noise)]
+            to_rgb = self.to_rgb.flatten(1) * self.to_rgb_style(w[-1])[:, None]
+            x = x.permute(0, 2, 3, 1).contiguous()
+            images = [
+                StripSynthesis.apply(self.workspaces, kernels, bias, *inputs)
+                for inputs in zip(to_rgb, x, *modulation, strict=True)
+            ]
         return images[0][None] if len(images) == 1 else torch.stack(images)
+
+    def _modulation(
+        self, number: int, w: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a block's strips need of the styles and the noise, with a row for each image."""
+        block, first = self._blocks()[number], 2 * number + 1
+        noise1, noise2 = (
+            (noise[layer] * conv.noise_strength).expand(len(w[0]), -1, -1, -1)[:, 0]
+            for layer, conv in ((first, block.conv1), (first + 1, block.conv2))
+        )
+        return (
+            block.up(w[first]) * block.conv1.style(w[first]).repeat(1, 4) / 2,
+            block.conv2.style(w[first + 1]),
+            noise1,
+            noise2,
+        )
 
 
 def inverse_haar(x: Float[Tensor, "B 4*C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:

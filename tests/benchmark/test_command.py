@@ -14,7 +14,7 @@ def test_the_quick_benchmark_prints_its_tables_and_writes_json(tmp_path, capsys,
         assert title in out
     report = json.loads(file.read_text())
     assert BASELINE == NAME
-    assert set(report["steps"]) == {"plain", "toy"}
+    assert set(report["steps"]) == {"plain", "toy", "toy bf16"}
     assert set(report["batches"]["toy"]) == {"1", "2"}
     assert report["faces"]["toy"]["faces"] == 2
     assert all(row["floor"] > 0 for row in report["counts"].values())

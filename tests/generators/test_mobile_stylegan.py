@@ -123,6 +123,27 @@ def test_strips_agree_with_layers(strip_bytes, dtype, monkeypatch):
         )
 
 
+@pytest.mark.parametrize("strip_bytes", [strips.STRIP_BYTES, 1], ids=["one strip", "many"])
+def test_strips_in_bf16_stay_near_float32(strip_bytes, monkeypatch):
+    """As near as the layers in bf16, and every result comes out in float32."""
+    monkeypatch.setattr(strips, "STRIP_BYTES", strip_bytes)
+    generator = tiny()
+    ws = generator.mapping(torch.randn(2, 8, generator=random_generator(1))).clone()
+    ws.requires_grad_()
+    noise = [n.requires_grad_() for n in draw_noise(generator, 2, random_generator(2))]
+    results = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            image = generator.synthesis(ws, noise)
+        results.append([image, *torch.autograd.grad(image.square().mean(), [ws, *noise])])
+    for exact, half in zip(*results, strict=True):
+        assert half.dtype == torch.float32
+        assert (half - exact).norm() < 0.03 * exact.norm()
+    assert not torch.equal(*(result[0] for result in results))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(generator.synthesis(generator.mapping(torch.ones(1, 8)))).all()
+
+
 def test_weights_can_be_trained():
     generator = by_layers(tiny())
     generator.synthesis(torch.ones(1, 6, 8)).square().mean().backward()
