@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LOGARITHMIC = ("eps", "factor")
+"""Keys whose values one chooses as multiples of each other."""
+
+
 def severity_figure(
     results: Results,
     metric: str = "psnr",
@@ -96,6 +100,10 @@ def severity_figure(
         if not numeric:
             axes.set_xticks(range(len(ticks)), ticks)
             axes.set_xlim(-0.5, len(ticks) - 0.5)
+        elif x in LOGARITHMIC:
+            axes.set_xscale("log")
+            axes.set_xticks([float(tick) for tick in ticks], ticks)
+            axes.minorticks_off()
         axes.set_xlabel(_axis_name(x))
         axes.set_ylabel(metric_name(info))
         _legend(figure, axes, keys)

@@ -54,7 +54,7 @@ def generator_draws(generator: Generator, count: int = 512) -> Draws:
     512 serve as well as 1000, and better than 256 (start's downscaling error on twelve faces).
     """
     name = f"draws-{count}-{synthesis_fingerprint(generator)}"
-    return Draws(**kept(generator, name, lambda: vars(render_draws(generator, count))))
+    return Draws(**kept(generator, name, lambda: vars(render_draws(generator.exact, count))))
 
 
 @torch.no_grad()

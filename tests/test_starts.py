@@ -4,6 +4,7 @@ import torch
 
 from pulse_exp.building import build_downscaler, build_objective
 from pulse_exp.generators import load
+from pulse_exp.generators.acceleration import accelerate
 from pulse_exp.generators.base import freeze
 from pulse_exp.operators.downscalers import Bicubic
 from pulse_exp.operators.measurements import GaussianMeasurements
@@ -116,3 +117,13 @@ def test_draws_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path):
     again = generator_draws(TOY, 10)
     assert torch.equal(made.images, again.images)
     assert torch.equal(made.styles, again.styles)
+
+
+def test_draws_are_the_same_in_every_precision(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """They are kept in one file, so whoever comes first must not decide what is in it."""
+    kept = []
+    for number, generator in enumerate((TOY, accelerate(TOY, "bf16"))):
+        monkeypatch.setenv("PULSE_EXP_CACHE", str(tmp_path / str(number)))
+        kept.append(generator_draws(generator, 10))
+    assert torch.equal(kept[0].images, kept[1].images)
+    assert torch.equal(kept[0].styles, kept[1].styles)

@@ -55,6 +55,10 @@ class Accelerated(Generator):
         return any(module._forward_hooks for module in self.generator.modules())
 
     @property
+    def exact(self) -> Generator:
+        return self.generator
+
+    @property
     def w_mean(self) -> Float[Tensor, " w_dim"] | None:
         return self.generator.w_mean
 

@@ -89,6 +89,11 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     @property
+    def exact(self) -> Generator:
+        """The network in float32, for what is worked out once and kept for every precision."""
+        return self
+
+    @property
     def w_mean(self) -> Float[Tensor, " w_dim"] | None:
         """The mean style vector, where it is known."""
         return None
