@@ -16,6 +16,7 @@ from pulse_exp.refine import (
     BilateralBackProjection,
     PivotalTuning,
     joint_bilateral_enlargement,
+    share_of_signal,
 )
 from pulse_exp.seeding import random_generator
 from tests.compose import SMALL, job
@@ -69,7 +70,7 @@ def bilateral(sr: torch.Tensor, lr: torch.Tensor, down: object, rounds: int = 3)
 def test_bilateral_back_projection_keeps_what_fits_and_lowers_what_does_not():
     down = Bicubic(4)
     assert torch.equal(bilateral(SR, down(SR), down), SR)
-    lr = down(SR) + 0.02 * torch.randn(1, 3, 6, 8, generator=RNG, dtype=torch.float64)
+    lr = down(SR) + torch.linspace(-0.04, 0.04, 8, dtype=torch.float64)
     errors = [
         float((down(bilateral(SR, lr, down, rounds)) - lr).square().mean()) for rounds in (0, 1, 3)
     ]
@@ -97,6 +98,26 @@ def test_bilateral_back_projection_does_not_paint_what_is_missing():
     lr = down(sr)
     lr[..., 4, 4] = 0.2
     assert (bilateral(sr, lr, down) - sr).abs().max() < 1e-3
+
+
+def test_bilateral_back_projection_does_not_paint_noise():
+    down = Bicubic(4)
+    sr = torch.full((1, 3, 128, 128), 0.5, dtype=torch.float64)
+    noise = 0.04 * torch.randn(1, 3, 32, 32, generator=RNG, dtype=torch.float64)
+    changed = bilateral(sr, down(sr) + noise, down) - sr
+    assert changed.square().mean() < 0.01 * 0.04**2
+
+
+def test_the_share_of_signal_tells_noise_from_pictures():
+    noise = 0.03 * torch.randn(2, 3, 32, 32, generator=RNG)
+    assert share_of_signal(noise).mean() < 0.02
+    slope = torch.linspace(-0.1, 0.1, 32).expand(1, 3, 32, 32)
+    edge = torch.where(torch.arange(32) < 11, 0.02, -0.05).expand(1, 3, 32, 32)
+    for clean in (slope, edge, torch.full((1, 3, 32, 32), 0.01)):
+        assert share_of_signal(clean).min() > 0.99
+    both = torch.cat([noise[:1], slope])
+    torch.testing.assert_close(share_of_signal(both)[1:], share_of_signal(slope))
+    assert share_of_signal(noise[..., :4]).min() == 1
 
 
 def test_bilateral_back_projection_leaves_measurements_that_are_no_picture_alone():
