@@ -132,7 +132,10 @@ def shown(path: Path) -> str:
 
 
 def natural_key(value: Any) -> tuple[Any, ...]:
-    """Sorts numbers by size, then "none", then text with the numbers in it by size."""
+    """Sorts numbers by size, then "none", then text with the numbers in it by size; what is not
+    recorded comes last."""
+    if value is None or value != value:
+        return (2, 0.0, ())
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, float(value), ())
     if value == "none":

@@ -155,3 +155,9 @@ def test_the_command_of_a_run_is_quoted_for_a_shell(tmp_path):
 def test_natural_order():
     values = ["run-10", "none", 16, "run-2", 8.0, "run-2b"]
     assert sorted(values, key=natural_key) == [8.0, 16, "none", "run-2", "run-2b", "run-10"]
+
+
+def test_what_is_not_recorded_comes_last_and_disturbs_no_order():
+    pairs = [(float("nan"), 8), (float("nan"), 64), (1.0, 16), (None, 32), (float("nan"), 16)]
+    keys = [tuple(map(natural_key, pair)) for pair in pairs]
+    assert [pairs[keys.index(key)][1] for key in sorted(keys)] == [16, 8, 16, 32, 64]
