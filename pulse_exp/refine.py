@@ -63,7 +63,8 @@ class BilateralBackProjection:
     counts little: repainted, it would be a blot; what differs as noise does counts nothing. So the
     downscaling error falls but does not vanish.
 
-    Measurements that are no picture leave the result as it is.
+    The blocks of a compressed input are painted in: they are no white noise. Measurements that
+    are no picture leave the result as it is.
 
     Args:
         rounds: how many times.
