@@ -58,7 +58,7 @@ class Cell:
         status = read_status(self.path)
         return (
             status.get("state") == "finished"
-            and status.get("job") == self.job
+            and (status.get("job"), status.get("config_hash")) == (self.job, self.config_hash)
             and self.records_size() >= status["records_bytes"]
         )
 

@@ -233,6 +233,7 @@ def test_a_cell_is_finished_when_exactly_this_job_ended_well(tmp_path: Path):
     assert not cell(tmp_path, "data.count=9").is_finished()
     assert not cell(tmp_path, "search.restarts=2").is_finished()
     assert not cell(tmp_path, "metrics=[psnr]").is_finished()
+    assert not cell(tmp_path, "trainer.precision=bf16").is_finished()
     (tmp_path / "records.jsonl").write_text("")
     assert not cell(tmp_path).is_finished(), "its records are gone"
     done.path.write_text("{half")
