@@ -26,8 +26,10 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
     if several:
         table.add_column("restart", justify="right")
     refined = any(row.get("lr_mse_refined") is not None for row in rows)
-    after = ["refined"] if refined else []
-    for heading in ("status", "error / eps", *after, "LR-PSNR", "PSNR", "NIQE", "seconds"):
+    headings = ["status", "error / eps", "LR-PSNR", "PSNR", "NIQE", "seconds"]
+    if refined:
+        headings.insert(2, "refined")
+    for heading in headings:
         justify: JustifyMethod = "left" if heading == "status" else "right"
         table.add_column(heading, justify=justify, no_wrap=True)
     for row in rows[:MOST_ROWS]:
@@ -35,7 +37,8 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
         cells = [escape(row["image"]), *([str(row["restart"])] if several else [])]
         cells.append(f"[{STYLES[status]}]{status}[/]")
         cells.append(number(row["lr_mse"], "{:.2e}") + f" / {row['eps']:.0e}")
-        cells += [number(row.get("lr_mse_refined"), "{:.2e}")] * refined
+        if refined:
+            cells.append(number(row.get("lr_mse_refined"), "{:.2e}"))
         cells += [number(row.get(key), "{:.2f}") for key in ("lr_psnr", "psnr", "niqe")]
         cells.append(number(row["seconds"], "{:.1f}"))
         table.add_row(*cells)

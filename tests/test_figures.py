@@ -59,6 +59,14 @@ def test_severity_draws_the_means_at_their_severity(tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["csgm", "pulse"]
 
 
+def test_eps_is_on_a_logarithmic_axis_with_its_own_values(tmp_path):
+    rows = [record("a", eps=e, config_hash=str(e)) for e in (0.0005, 0.001, 0.008)]
+    write_run(tmp_path, rows)
+    axes = severity_figure(load_results([tmp_path]), "psnr", x="eps").axes[0]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.0005", "0.001", "0.008"]
+
+
 def test_severity_over_words_draws_points_side_by_side(study):
     (axes,) = severity_figure(load_results([study]), metric="niqe").axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["none", "gaussian_noise"]

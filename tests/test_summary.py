@@ -1,0 +1,16 @@
+from pulse_exp.summary import print_summary
+
+
+def row(**changes):
+    values = {"image": "a", "restart": 0, "status": "solved", "lr_mse": 9e-4, "eps": 1e-3}
+    return {**values, "lr_psnr": 30.0, "psnr": 20.0, "niqe": 4.0, "seconds": 1.0, **changes}
+
+
+def test_the_error_after_refinement_has_a_column_where_there_is_one(tmp_path, capsys):
+    print_summary([row()], tmp_path)
+    assert "refined" not in capsys.readouterr().out
+    print_summary([row(lr_mse_refined=1.5e-4), row(image="b")], tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:6] == ["image", "status", "error", "/", "eps", "refined"]
+    assert lines[1].split()[:6] == ["a", "solved", "9.00e-04", "/", "1e-03", "1.50e-04"]
+    assert lines[2].split()[5] == "–"
