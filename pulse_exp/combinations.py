@@ -10,7 +10,14 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-GAUSSIAN = {"Z", "GaussianizedWPlus", "IntermediateLayers", "WhitenedW", "WhitenedWPlus"}
+GAUSSIAN = {
+    "Z",
+    "GaussianizedWPlus",
+    "IntermediateLayers",
+    "WhitenedW",
+    "WhitenedWPlus",
+    "PreconditionedWPlus",
+}
 """Latents whose coordinates are near to a unit Gaussian: mean 0, norm sqrt(d)."""
 
 ONE_VECTOR = {"Z", "W", "PerturbedW", "WhitenedW"}
@@ -18,6 +25,7 @@ ONE_VECTOR = {"Z", "W", "PerturbedW", "WhitenedW"}
 
 OFFSETS = {
     "WhitenedWPlus": {"offset"},
+    "PreconditionedWPlus": {"offset"},
     "WPlusPlus": {"offset", "filters"},
     "IntermediateLayers": {"features"},
 }
@@ -107,10 +115,10 @@ def of_terms(config: DictConfig) -> Iterator[str]:
             "a cross term compares the layers' vectors, and this latent has one for all; choose "
             "latent=w_plus or latent=gaussianized_w_plus, or drop the term"
         )
-    if "LayeredGaussian" in terms and latent != "WhitenedWPlus":
+    if "LayeredGaussian" in terms and latent not in {"WhitenedWPlus", "PreconditionedWPlus"}:
         yield (
-            "prior=layered_gaussian needs a vector and offsets: choose latent=estimated_w_plus or "
-            "latent=whitened_w_plus"
+            "prior=layered_gaussian needs a vector and offsets: choose "
+            "latent=preconditioned_w_plus or latent=whitened_w_plus"
         )
     if "NoiseAutocorrelation" in terms and not config.noise.trained:
         yield "prior=noise_autocorrelation: no noise input moves; set noise=all_trained"

@@ -153,6 +153,17 @@ class WhitenedWPlus(Start):
     statistics_draws: int = 250_000
 
 
+@option("latent", "preconditioned_w_plus")
+class PreconditionedWPlus(WhitenedWPlus):
+    """`sensitivity_draws`: images of the generator, once, from which it is worked out which
+    directions the low-res image sees; `resolved`: the mean square change of a low-res pixel from
+    which on a direction's steps are shorter."""
+
+    _target_: str = "pulse_exp.latents.PreconditionedWPlus"
+    sensitivity_draws: int = 128
+    resolved: float = 0.0016
+
+
 @option("latent", "perturbed_w")
 class PerturbedW(Start):
     """`perturbation`: first standard deviation of the noise on w, in units of w's own;

@@ -7,6 +7,7 @@ always, `[B, n, d]`: n vectors of d coordinates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.rows import Rows, where
+from pulse_exp.sensitivity import low_res_sensitivity
 from pulse_exp.style_statistics import style_moments, style_statistics
 
 Variables = Mapping[str, Tensor]
@@ -28,7 +30,10 @@ class Latent:
     Attributes:
         start_at: "random", "mean" or "estimate".
         draws: how many starts a search chooses from by their downscaling error.
+        units: of the coordinates of some variables `[n, d]`, in which optimizers count.
     """
+
+    units: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, generator: Generator, start: str = "random", draws: int = 1) -> None:
         # Without a style space the mean is the zero input, far from every sample: DCGAN's first
@@ -210,7 +215,10 @@ class WhitenedW(Latent):
         return ((self.deactivate(styles) - self.centre) @ self.whiten)[:, None]
 
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
-        w = self.activate(self.coordinates(variables) @ self.basis.T + self.centre)
+        return self.ws_at(self.coordinates(variables))
+
+    def ws_at(self, coordinates: Float[Tensor, "B n d"]) -> Float[Tensor, "B num_ws w_dim"]:
+        w = self.activate(coordinates @ self.basis.T + self.centre)
         return w.expand(-1, self.num_ws, -1)
 
 
@@ -230,6 +238,44 @@ class WhitenedWPlus(WhitenedW):
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
         return variables["latent"] + variables["offset"]
+
+
+class PreconditionedWPlus(WhitenedWPlus):
+    """The same space, turned and counted in the units that a low-res image gives it.
+
+    Whitened coordinates may be turned as one likes. Here the shared vector and every layer's offset
+    lie along the principal directions of what the low-res image sees of them, and the optimizer's
+    unit along a direction is shorter the more is seen: 1 / sqrt(1 + strength / `resolved`). A rule
+    such as Adam, which treats each coordinate by itself, then moves them all alike, while
+    distances, and so priors, are what they were.
+
+    Args:
+        sensitivity_draws: of the generator, from which the directions are worked out once.
+        resolved: the mean square change of a low-res pixel that is a step's concern; see
+            `sensitivity.Sensitivity.strengths`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        statistics_draws: int,
+        sensitivity_draws: int,
+        resolved: float,
+        **start: object,
+    ) -> None:
+        super().__init__(generator, statistics_draws, **start)
+        space = f"whitened-{statistics_draws}"
+        found = low_res_sensitivity(generator, self.ws_at, sensitivity_draws, space)
+        self.shared, self.layers = found.directions[-1], found.directions[:-1]
+        units = (1 + found.strengths / resolved).rsqrt()
+        self.units = {"latent": units[-1:], "offset": units[:-1]}
+
+    def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
+        return super().styled(styles) @ self.shared
+
+    def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
+        offset = torch.einsum("lij,blj->bli", self.layers, variables["offset"])
+        return variables["latent"] @ self.shared.T + offset
 
 
 class PerturbedW(W):

@@ -52,17 +52,25 @@ class Optimizer:
         gradients: Mapping[str, Tensor],
         state: Rows,
         rates: Mapping[str, Tensor],
+        units: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Rows]:
         """The variables and the state after a step.
 
         Args:
             rates: for each variable the factor on the learning rate `[B]`; where it is 0 neither
                 the variable nor its state changes.
+            units: for some variables the unit `[n, d]` of each coordinate: the rule moves
+                variable / unit, as if the search had been written in these.
         """
         moved, after = {}, {}
         for name, value in variables.items():
             rate = self.learning_rate * rates[name]
-            new, memory = self.step_one(value, gradients[name], state[name], rate)
+            gradient, unit = gradients[name], (units or {}).get(name)
+            if unit is None:
+                new, memory = self.step_one(value, gradient, state[name], rate)
+            else:
+                new, memory = self.step_one(value / unit, gradient * unit, state[name], rate)
+                new = new * unit
             if self.sphere:
                 new = new * (state[name]["radius"] / norms(new))
                 memory["radius"] = state[name]["radius"]

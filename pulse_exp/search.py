@@ -363,7 +363,9 @@ class LatentSearch(pl.LightningModule):
         variables = {name: v.detach() for name, v in point.variables.items()}
         at = rows["step"].clamp(max=self.settings.steps - 1)
         rates = {name: self.rates[name][at] for name in variables}
-        moved, memory = self.optimizer.step(variables, gradients, rows["optimizer"], rates)
+        moved, memory = self.optimizer.step(
+            variables, gradients, rows["optimizer"], rates, self.objective.latent.units
+        )
         terms = self.objective.update(rows, point)
         rows["variables"], rows["optimizer"] = self.project(moved, terms), memory
         rows["terms"], rows["step"] = terms, rows["step"] + ~rows["done"]

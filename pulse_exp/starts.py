@@ -8,7 +8,6 @@ and the draws, once made, serve every input, factor and downscaler.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from pulse_exp.generators.base import Generator
 from pulse_exp.operators import Downscaler
 from pulse_exp.seeding import random_generator
-from pulse_exp.style_statistics import kept, tracked
+from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
 
 STORED_SIDE = 64
 """Pixels a side of a kept draw, at most."""
@@ -55,14 +54,6 @@ def generator_draws(generator: Generator, count: int = 512) -> Draws:
     """
     name = f"draws-{count}-{synthesis_fingerprint(generator)}"
     return Draws(**kept(generator, name, lambda: vars(render_draws(generator.exact, count))))
-
-
-@torch.no_grad()
-def synthesis_fingerprint(generator: Generator) -> str:
-    """8 hex digits of all weights: two generators may share their mapping network."""
-    # Rounded: the last bits differ between machines, the network does not.
-    sizes = [f"{float(p.float().abs().mean()):.2e}" for p in generator.parameters()]
-    return hashlib.blake2b(" ".join(sizes).encode(), digest_size=4).hexdigest()
 
 
 @torch.no_grad()

@@ -47,6 +47,14 @@ def fingerprint(generator: Generator) -> str:
     return digest.hexdigest()
 
 
+@torch.no_grad()
+def synthesis_fingerprint(generator: Generator) -> str:
+    """8 hex digits of all weights: two generators may share their mapping network."""
+    # Rounded: the last bits differ between machines, the network does not.
+    sizes = [f"{float(p.float().abs().mean()):.2e}" for p in generator.parameters()]
+    return hashlib.blake2b(" ".join(sizes).encode(), digest_size=4).hexdigest()
+
+
 def kept(
     generator: Generator, name: str, make: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:

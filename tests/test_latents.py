@@ -23,7 +23,15 @@ from pulse_exp.style_statistics import estimate_statistics, style_moments
 from tests.compose import SMALL, job
 
 TOY = load("toy")
-NAMES = ["z", "w", "w_plus", "gaussianized_w_plus", "whitened_w", "whitened_w_plus"]
+NAMES = [
+    "z",
+    "w",
+    "w_plus",
+    "gaussianized_w_plus",
+    "whitened_w",
+    "whitened_w_plus",
+    "preconditioned_w_plus",
+]
 DEEPER = ["perturbed_w", "w_plus_plus", "intermediate_layers"]
 
 
@@ -123,6 +131,22 @@ def test_gaussianized_and_whitened_coordinates_follow_their_formulas():
     v = white @ root.T + statistics.mean.double().numpy()
     found = latent("whitened_w_plus").ws({"latent": shared, "offset": offset})
     np.testing.assert_allclose(found, np.where(v > 0, v, v / 5), rtol=1e-3, atol=1e-4)
+
+
+def test_preconditioning_turns_the_whitened_space_and_shortens_units():
+    turned, plain = latent("preconditioned_w_plus"), latent("estimated_w_plus")
+    styles, weights = TOY.mapping(torch.randn(5, 32))[:, 0], torch.rand(2, 5)
+    weights /= weights.sum(1, keepdim=True)
+    torch.testing.assert_close(
+        turned.ws(turned.between(styles, weights)), plain.ws(plain.between(styles, weights))
+    )
+    for name, unit in turned.units.items():
+        variables = turned.mean(1)
+        variables[name] = torch.randn_like(variables[name])
+        moved = turned.coordinates(variables).norm(dim=2)
+        torch.testing.assert_close(moved, variables[name].norm(dim=2).expand_as(moved))
+        assert unit.shape == variables[name].shape[1:]
+        assert 0 < unit.min() < unit.max() <= 1
 
 
 def test_the_mean_start_is_the_centre():

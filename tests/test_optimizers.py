@@ -100,6 +100,29 @@ def test_a_rate_of_zero_changes_nothing(name: str):
         torch.testing.assert_close(value, select(state, resting)["latent"][key])
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_units_are_a_change_of_variables(name: str):
+    """x moves as unit * y does when y is what the same rule minimises the loss over."""
+    unit = torch.linspace(0.1, 1, 10, dtype=START.dtype).view(2, 5)
+    x, y = {"latent": START}, {"latent": START / unit}
+    optimizer = OPTIMIZERS[name](False)
+    states = [optimizer.start(x), optimizer.start(y)]
+    rates = {"latent": torch.ones(3, dtype=START.dtype)}
+    for step in range(5):
+        gradient = slope(x["latent"])
+        scaled = slope(y["latent"] * unit) * unit
+        rngs = [[torch.Generator().manual_seed(10 * step + row) for row in range(3)] for _ in "xy"]
+        states = [optimizer.redraw(s, r, [step / 5] * 3) for s, r in zip(states, rngs, strict=True)]
+        x, states[0] = optimizer.step(x, {"latent": gradient}, states[0], rates, {"latent": unit})
+        y, states[1] = optimizer.step(y, {"latent": scaled}, states[1], rates)
+    torch.testing.assert_close(x["latent"], y["latent"] * unit)
+
+
+def slope(x: Tensor) -> Tensor:
+    value = x.detach().requires_grad_(True)
+    return torch.autograd.grad(loss(value).sum(), value)[0]
+
+
 def test_normalised_descent_moves_every_vector_by_the_rate():
     optimizer = NormalisedGradientDescent(0.08, sphere=False)
     gradient = 1e-9 * torch.randn(3, 2, 5, dtype=torch.float64)

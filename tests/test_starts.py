@@ -15,8 +15,8 @@ from pulse_exp.starts import (
     LinearEstimate,
     generator_draws,
     render_draws,
-    synthesis_fingerprint,
 )
+from pulse_exp.style_statistics import synthesis_fingerprint
 from tests.compose import SMALL, job
 
 TOY = load("toy")
@@ -95,7 +95,10 @@ def test_generators_that_share_a_mapping_are_told_apart():
     assert synthesis_fingerprint(load("toy")) == synthesis_fingerprint(TOY)
 
 
-@pytest.mark.parametrize("name", ["estimated_w_plus", "whitened_w", "w", "w_plus", "w_plus_plus"])
+@pytest.mark.parametrize(
+    "name",
+    ["estimated_w_plus", "preconditioned_w_plus", "whitened_w", "w", "w_plus", "w_plus_plus"],
+)
 def test_estimates_are_nearer_than_the_mean(name):
     config, _ = job(*SMALL, "prior=none", "loss=l2", f"latent={name}", "latent.start=estimate")
     config.latent.statistics_draws = 2000
