@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pulse_exp.bilateral import noise_variance
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
@@ -150,11 +151,13 @@ class Lpips(Term):
 
 
 class ConstrainedL2(Term):
-    """μ · L2 / eps with a multiplier μ for each row: "the lowest penalty subject to L2 <= eps".
+    """μ · L2 / eps with a multiplier μ for each row: "the lowest penalty subject to L2 <= level".
 
-    After each step log μ grows by `rate` times log(L2 / eps), the latter held within ±1: dual
-    ascent on the constraint log L2 <= log eps, so that no weight has to be tuned for an image or a
-    factor. Near eps the steps become small, and μ settles where the constraint holds.
+    After each step log μ grows by `rate` times log(L2 / level), the latter held within ±1: dual
+    ascent on the constraint log L2 <= log level, so that no weight has to be tuned for an image or
+    a factor. Near the level the steps become small, and μ settles where the constraint holds. The
+    level is eps, or the variance of the white noise in what is left of the input, where that is
+    more: closer the image would only follow the noise (Morozov's discrepancy principle).
     """
 
     def __init__(self, start: float, rate: float) -> None:
@@ -168,5 +171,8 @@ class ConstrainedL2(Term):
         return state["multiplier"] * point.lr_mse / point.eps
 
     def update(self, point: Point, state: Rows) -> Rows:
-        excess = (point.lr_mse.detach() / point.eps).log().clamp(-1, 1)
+        level = torch.full_like(point.lr_mse, point.eps)
+        if point.is_image:
+            level = noise_variance((point.lr - point.sr_lr).detach()).clamp(min=point.eps)
+        excess = (point.lr_mse.detach() / level).log().clamp(-1, 1)
         return {"multiplier": state["multiplier"] * (self.rate * excess).exp()}

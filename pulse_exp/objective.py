@@ -28,6 +28,7 @@ class Point:
         sr_lr: the downscaled image `[B, 3, h, w]`; lr: the low-res input, of the same shape.
         lr_mse: the downscaling error `[B]`, mean squared over pixels and channels.
         eps: the downscaling error of a solved row.
+        is_image: whether `lr` is a picture, not measurements laid out as one.
         terms: the weighted value of each term `[B]`, once evaluated.
     """
 
@@ -38,6 +39,7 @@ class Point:
     lr: Float[Tensor, "B 3 h w"]
     lr_mse: Float[Tensor, " B"]
     eps: float
+    is_image: bool = True
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -152,6 +154,7 @@ class Objective:
             lr=lr,
             lr_mse=(sr_lr - lr).square().flatten(1).mean(1),
             eps=self.eps,
+            is_image=self.downscaler.is_image,
         )
         for name, term in self.terms.items():
             point.terms[name] = term.weight * term(point, rows["terms"][name])

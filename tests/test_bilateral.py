@@ -1,8 +1,9 @@
 from math import exp
 
+import pytest
 import torch
 
-from pulse_exp.bilateral import joint_bilateral_enlargement, share_of_signal
+from pulse_exp.bilateral import joint_bilateral_enlargement, noise_variance, share_of_signal
 
 RNG = torch.Generator().manual_seed(0)
 
@@ -39,3 +40,14 @@ def test_the_share_of_signal_tells_noise_from_pictures():
     both = torch.cat([noise[:1], slope])
     torch.testing.assert_close(share_of_signal(both)[1:], share_of_signal(slope))
     assert share_of_signal(noise[..., :4]).min() == 1
+
+
+@pytest.mark.parametrize("side", [16, 32, 128])
+def test_the_noise_variance_is_that_of_the_noise(side: int):
+    rng = torch.Generator().manual_seed(side)
+    noise = 0.1 * torch.randn(40, 3, side, side, generator=rng)
+    slope = torch.linspace(0, 1, side).expand(40, 3, side, side)
+    assert float(noise_variance(slope).max()) < 1e-9
+    for image in (noise, slope + noise):
+        assert float(noise_variance(image).mean()) == pytest.approx(0.01, rel=0.05)
+    assert not noise_variance(noise[..., :4]).any()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,21 @@ def test_the_multiplier_of_each_row_follows_its_own_constraint():
     after = loss.update(near, loss.update(near, state))
     steps = np.array([-1, 1, np.log(1.5)])  # far below, far above, near
     np.testing.assert_allclose(after["multiplier"], 0.1 * np.exp(2 * 0.5 * steps), rtol=1e-5)
+
+
+def test_the_multiplier_does_not_follow_noise():
+    """Noise of a variance above eps is a constraint that holds; an edge of that power is not."""
+    loss = ConstrainedL2(start=0.1, rate=0.5)
+    noise = 0.1 * torch.randn(1, 3, 32, 32, generator=RNG)
+    edge = 0.1 * torch.ones(1, 3, 32, 32)
+    edge[..., 16:] = -0.1
+    near = point(torch.cat([noise, edge]), torch.zeros(2, 3, 32, 32), eps=1e-3)
+    state = loss.start({"latent": torch.zeros(2, 1, 4)})
+    after = loss.update(near, state)["multiplier"] / 0.1
+    assert float(after[0]) == pytest.approx(1, abs=0.1)
+    assert float(after[1]) == pytest.approx(np.exp(0.5))
+    measurements = loss.update(replace(near, is_image=False), state)["multiplier"] / 0.1
+    np.testing.assert_allclose(measurements, np.exp([0.5, 0.5]), rtol=1e-5)
 
 
 def test_a_weighted_sum_of_named_terms():
