@@ -20,3 +20,13 @@ class BusyError(UserError):
     """Another process is at work in the results folder."""
 
     exit_code = 1
+
+
+class DeviceMemoryError(UserError):
+    """Not even one search fits the device's memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the device's memory does not hold one search; choose a smaller generator, or "
+            "trainer=cpu"
+        )

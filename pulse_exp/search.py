@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pulse_exp.errors import UserError
+from pulse_exp.errors import DeviceMemoryError
 from pulse_exp.objective import Objective, Point
 from pulse_exp.optimizers import Optimizer
 from pulse_exp.priors import Prior
@@ -187,13 +187,10 @@ class LatentSearch(pl.LightningModule):
         """Halves a batch of `tried` rows; running rows beyond it are set aside on the host.
 
         Raises:
-            UserError: not even one row fits.
+            DeviceMemoryError: not even one row fits.
         """
         if tried == 1:
-            raise UserError(
-                "the device's memory does not hold one search; choose a smaller generator, or "
-                "trainer=cpu"
-            )
+            raise DeviceMemoryError
         self.batch_size = tried // 2
         leaving = range(self.batch_size, len(self.slots))
         self.aside = [(self.slots[i], move(self.row(i), "cpu")) for i in leaving] + self.aside

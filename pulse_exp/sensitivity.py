@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.errors import DeviceMemoryError
 from pulse_exp.generators.base import Generator
 from pulse_exp.seeding import random_generator
 from pulse_exp.starts import pooled
@@ -60,7 +61,11 @@ def measure(
     ws_at: Callable[[Float[Tensor, "B n d"]], Float[Tensor, "B num_ws w_dim"]],
     draws: int,
 ) -> Sensitivity:
-    """E[Jᵀ J] = E[Jᵀ r (Jᵀ r)ᵀ] for white noise r on the low-res pixels; one r for each draw."""
+    """E[Jᵀ J] = E[Jᵀ r (Jᵀ r)ᵀ] for white noise r on the low-res pixels; one r for each draw.
+
+    Raises:
+        DeviceMemoryError: one image's gradient does not fit the device.
+    """
     device = next(generator.parameters()).device
     rng = random_generator("sensitivity")
     layers, d = generator.num_ws, generator.w_dim
@@ -70,9 +75,13 @@ def measure(
     for _ in tracked(range(draws), description, quick):
         shared = torch.randn(1, 1, d, generator=rng).to(device)
         coordinates = shared.repeat(1, layers, 1).requires_grad_(True)
-        image = pooled(generator.synthesis(ws_at(coordinates)), SIDE)
-        noise = torch.randn(image.shape, generator=rng).to(device)
-        gradient = torch.autograd.grad((image * noise).sum(), coordinates)[0][0].double().cpu()
+        try:
+            image = pooled(generator.synthesis(ws_at(coordinates)), SIDE)
+            noise = torch.randn(image.shape, generator=rng).to(device)
+            gradient = torch.autograd.grad((image * noise).sum(), coordinates)[0]
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceMemoryError from error
+        gradient = gradient[0].double().cpu()
         gradient = torch.cat([gradient, gradient.sum(0, keepdim=True)])
         products += gradient[:, :, None] * gradient[:, None, :]
     strengths, directions = torch.linalg.eigh(products / (draws * image.numel()))

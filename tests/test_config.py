@@ -125,4 +125,4 @@ def test_the_hash_speaks_of_results_only():
 def test_the_ramps_of_published_methods_are_their_own():
     """The default method's ramp is longer; the projector's is a quarter of the steps."""
     assert job("method=stylegan2_projector")[0].schedule.ramp_down == 0.25
-    assert job("method=dual_ascent")[0].schedule.ramp_down == 0.4
+    assert job("method=dual_ascent")[0].schedule.ramp_down == 0.5
