@@ -156,8 +156,8 @@ class WhitenedWPlus(Start):
 @option("latent", "preconditioned_w_plus")
 class PreconditionedWPlus(WhitenedWPlus):
     """`sensitivity_draws`: images of the generator, once, from which it is worked out which
-    directions the low-res image sees; `resolved`: the mean square change of a low-res pixel from
-    which on a direction's steps are shorter."""
+    directions the low-res image sees; `resolved`: the mean square change of a low-res pixel, by a
+    unit step along a direction, above which the steps there are shorter."""
 
     _target_: str = "pulse_exp.latents.PreconditionedWPlus"
     sensitivity_draws: int = 128

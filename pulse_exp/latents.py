@@ -251,8 +251,8 @@ class PreconditionedWPlus(WhitenedWPlus):
 
     Args:
         sensitivity_draws: of the generator, from which the directions are worked out once.
-        resolved: the mean square change of a low-res pixel that is a step's concern; see
-            `sensitivity.Sensitivity.strengths`.
+        resolved: the strength, a mean square change of a low-res pixel, at which a unit is
+            1 / sqrt(2).
     """
 
     def __init__(

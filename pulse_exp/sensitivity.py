@@ -22,7 +22,7 @@ from pulse_exp.starts import pooled
 from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
 
 SIDE = 32
-"""Pixels a side of the low-res images, at most; the principal directions hardly depend on it."""
+"""Pixels a side of the low-res images, at most: measured once, it serves every factor."""
 
 
 @dataclass
