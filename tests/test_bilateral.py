@@ -42,7 +42,7 @@ def test_the_share_of_signal_tells_noise_from_pictures():
     assert share_of_signal(noise[..., :4]).min() == 1
 
 
-@pytest.mark.parametrize("side", [16, 32, 128])
+@pytest.mark.parametrize("side", [16, 32, 128, 300])
 def test_the_noise_variance_is_that_of_the_noise(side: int):
     rng = torch.Generator().manual_seed(side)
     noise = 0.1 * torch.randn(40, 3, side, side, generator=rng)

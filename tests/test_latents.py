@@ -135,14 +135,16 @@ def test_gaussianized_and_whitened_coordinates_follow_their_formulas():
 
 def test_preconditioning_turns_the_whitened_space_and_shortens_units():
     turned, plain = latent("preconditioned_w_plus"), latent("estimated_w_plus")
-    styles, weights = TOY.mapping(torch.randn(5, 32))[:, 0], torch.rand(2, 5)
+    rng = random_generator(0)
+    styles = TOY.mapping(torch.randn(5, 32, generator=rng))[:, 0]
+    weights = torch.rand(2, 5, generator=rng)
     weights /= weights.sum(1, keepdim=True)
     torch.testing.assert_close(
         turned.ws(turned.between(styles, weights)), plain.ws(plain.between(styles, weights))
     )
     for name, unit in turned.units.items():
         variables = turned.mean(1)
-        variables[name] = torch.randn_like(variables[name])
+        variables[name] = torch.randn(variables[name].shape, generator=rng)
         moved = turned.coordinates(variables).norm(dim=2)
         torch.testing.assert_close(moved, variables[name].norm(dim=2).expand_as(moved))
         assert unit.shape == variables[name].shape[1:]
