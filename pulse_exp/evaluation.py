@@ -143,6 +143,10 @@ class Evaluation:
         columns: dict[str, list[Any]] = {key: v.tolist() for key, v in values.items()}
         if self.refinements:
             columns["lr_mse_refined"] = (sr_lr - lr).square().flatten(1).mean(1).tolist()
+        estimate = None if self.objective is None else self.objective.estimate
+        blur = None if estimate is None else estimate.blur(problem.lr[None])
+        if blur is not None:
+            columns["lr_blur"] = blur.expand(count).tolist()
         absent: dict[str, Any] = dict.fromkeys(missing)
         if missing:
             absent["missing"] = "; ".join(f"{key}: {why}" for key, why in missing.items())

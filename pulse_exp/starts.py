@@ -19,6 +19,7 @@ from torch import Tensor
 from pulse_exp.generators.base import Generator
 from pulse_exp.operators import Downscaler
 from pulse_exp.seeding import random_generator
+from pulse_exp.sharpness import NOTICEABLE, SMALLEST_SIDE, blur_beside, log_power
 from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
 
 STORED_SIDE = 64
@@ -26,6 +27,9 @@ STORED_SIDE = 64
 
 COMPARED_SIDE = 16
 """Pixels a side at which low-res images are compared, at most."""
+
+SHARPNESS_SIDE = STORED_SIDE // 2
+"""Pixels a side at which sharpness is compared, at most: kept draws are sharp at half of theirs."""
 
 ERROR_SHARE = 0.05
 """Variance that the regression does not explain, as a share of the draws' total variance: the
@@ -90,6 +94,8 @@ class LinearEstimate:
     form. They sum to 1, so that any coordinates in which the latents are close to Gaussian can be
     summed by them.
 
+    The draws' low-res images also tell how blurred an input is: see `blur`.
+
     Args:
         draws: of the generator.
         downscaler: what the search assumes of the input.
@@ -98,11 +104,15 @@ class LinearEstimate:
 
     def __init__(self, draws: Draws, downscaler: Downscaler, resolution: int) -> None:
         self.styles, self.is_image = draws.styles, downscaler.is_image
-        parts = []
+        parts, powers = [], []
         for images in draws.images.split(8):
             large = F.interpolate(images.float() / 255, size=(resolution,) * 2, mode="bilinear")
-            parts.append(self.features(downscaler(large)))
+            measured = downscaler(large)
+            parts.append(self.features(measured))
+            if self.is_image and min(measured.shape[-2:]) >= SMALLEST_SIDE:
+                powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))
         self.known = torch.cat(parts)
+        self.sharp = torch.cat(powers).mean(0) if powers else None
         count = len(self.known)
         centred = self.known - self.known.mean(0)
         kernel = centred @ centred.T / count
@@ -136,3 +146,15 @@ class LinearEstimate:
         weights = self.gain @ (target - self.known[begin].mean(0))
         weights[begin] += 1 / len(begin)
         return weights
+
+    def blur(self, lr: Float[Tensor, "B 3 h w"]) -> Float[Tensor, " B"] | None:
+        """Standard deviation of each input's blur in its pixels, 0 where none is noticed.
+
+        It is looked for at 32 pixels a side, beside the draws: in an input of 128 a blur of 2 is
+        noticed. None for measurements that are no picture or have less than 16 pixels a side.
+        """
+        if self.sharp is None:
+            return None
+        small = pooled(lr, SHARPNESS_SIDE)
+        blur = blur_beside(self.sharp, small)
+        return torch.where(blur > NOTICEABLE, blur * (lr.shape[-1] / small.shape[-1]), 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console, JustifyMethod
@@ -47,6 +47,8 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
         console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
     if len(rows) > 1:
         console.print(totals(rows))
+    if hint := blur_hint(rows):
+        console.print(f"[yellow]blurred[/] {escape(hint)}", soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
             f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
@@ -62,6 +64,20 @@ def totals(rows: Sequence[Record]) -> str:
     errors = [row["lr_mse"] for row in rows if row["lr_mse"] is not None]
     line = f"{len(rows)} searches: " + ", ".join(f"{n} {s}" for s, n in count.items() if n)
     return line + (f"; mean error {mean(errors):.2e}" if errors else "")
+
+
+def blur_hint(rows: Sequence[Record]) -> str:
+    """What to try where inputs are more blurred than the downscaler explains; "" where none is."""
+    blurs = {row["image"]: row.get("lr_blur") or 0 for row in rows}
+    blurred = [image for image, blur in blurs.items() if blur]
+    if not blurred:
+        return ""
+    sigma = min(4, median(blurs[image] for image in blurred))
+    names = ", ".join(blurred[:3]) + (", ..." if len(blurred) > 3 else "")
+    return (
+        f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {sigma:.1f} low-res pixels, and "
+        f"so the results; try downscaler=gaussian downscaler.sigma={sigma:.1f}"
+    )
 
 
 def number(value: Any, form: str) -> str:

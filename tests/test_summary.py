@@ -14,3 +14,13 @@ def test_the_error_after_refinement_has_a_column_where_there_is_one(tmp_path, ca
     assert lines[0].split()[:6] == ["image", "status", "error", "/", "eps", "refined"]
     assert lines[1].split()[:6] == ["a", "solved", "9.00e-04", "/", "1e-03", "1.50e-04"]
     assert lines[2].split()[5] == "–"
+
+
+def test_blurred_inputs_are_named_with_what_to_try(tmp_path, capsys):
+    print_summary([row(), row(image="b", lr_blur=0.0)], tmp_path)
+    assert "blurred" not in capsys.readouterr().out
+    blurred = [row(image=name, lr_blur=blur) for name, blur in (("b", 0.9), ("c", 1.3))]
+    print_summary([row(lr_blur=0.0), *blurred, {**blurred[0], "restart": 1}], tmp_path)
+    line = capsys.readouterr().out.replace("\n", " ")
+    assert "blurred b, c: 2 of 3 inputs" in line
+    assert "downscaler=gaussian downscaler.sigma=1.1" in line

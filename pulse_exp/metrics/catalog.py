@@ -67,6 +67,11 @@ _INFOS = [
         "lr_ssim", "LR-SSIM", "", -1, 1, False, 3,
         "SSIM between the downscaled result and the low-res input; from 11 pixels a side.",
     ),
+    MetricInfo(
+        "lr_blur", "Blur of the input", "px", 0, inf, None, 2,
+        "Standard deviation of the low-res input's blur in its own pixels, told by the generator's "
+        "images; 0 where none is noticed.",
+    ),
     # Realism, without a reference.
     MetricInfo(
         "niqe", "NIQE", "", 0, inf, True, 2,
