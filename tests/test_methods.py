@@ -44,3 +44,16 @@ def precomputed(tmp_path: Path) -> Path:
     config, words = job(*SMALL, "method=nearest")
     run(config, words, tmp_path / "nearest")
     return tmp_path / "nearest" / "hr"
+
+
+@pytest.mark.parametrize(
+    ("choices", "known"),
+    [("downscaler.factor=2", True), ("downscaler.factor=4", False), ("method=bicubic", False)],
+)
+def test_the_records_of_the_default_method_keep_the_inputs_blur(choices, known, tmp_path: Path):
+    config, words = job(*SMALL, choices)
+    if "statistics_draws" in config.latent:
+        config.latent.statistics_draws = 2000
+    assert run(config, words, tmp_path) == 0
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").open()]
+    assert all(("lr_blur" in row) == known for row in rows)
