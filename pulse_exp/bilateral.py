@@ -13,37 +13,57 @@ QUIETEST = 0.59
 """The 5 % quantile of local mean squares in unit white noise, 16 to 128 pixels a side."""
 
 
-def joint_bilateral_enlargement(
-    values: Float[Tensor, "B 3 h w"],
-    colours: Float[Tensor, "B 3 h w"],
-    guide: Float[Tensor, "B 3 H W"],
-    colour_spread: float,
-) -> Float[Tensor, "B 3 H W"]:
-    """`values` at the size of `guide`: of the 3×3 low-res pixels about a pixel, a mean weighted by
-    the quadratic B-spline of their distance and a Gaussian of `colours` against its colour.
+class JointBilateralEnlargement:
+    """Low-res values at the size of a guide: of the 3×3 low-res pixels about a pixel, a mean
+    weighted by the quadratic B-spline of their distance and a Gaussian of their colours against
+    the pixel's (Kopf et al. 2007).
 
-    Where none of the nine has a colour like it, distance alone decides.
+    Where none of the nine has a colour like it, distance alone decides. Linear in the values: the
+    weights, nine for each pixel of the guide, are worked out once.
     """
-    height, width = values.shape[-2:]
-    # A block's rows and columns get axes of their own: [B, 3, h, rows, w, columns].
-    blocks = guide.unflatten(2, (height, -1)).unflatten(4, (width, -1))
-    down, across = (spline(blocks.shape[axis], guide) for axis in (3, 5))
-    values, colours = (F.pad(lr, (1, 1, 1, 1), mode="replicate") for lr in (values, colours))
-    total, weights = torch.zeros_like(blocks), torch.zeros_like(blocks[:, :1])
-    for y, x in product(range(3), range(3)):
-        value, colour = (
-            lr[:, :, y : y + height, x : x + width, None].unsqueeze(3) for lr in (values, colours)
-        )
-        alike = gaussian(blocks - colour, colour_spread) + 1e-4
-        weight = alike * (down[y][:, None, None] * across[x])
-        total += weight * value
-        weights += weight
-    return (total / weights).flatten(4).flatten(2, 3)
+
+    def __init__(
+        self,
+        colours: Float[Tensor, "B 3 h w"],
+        guide: Float[Tensor, "B 3 H W"],
+        colour_spread: float,
+    ) -> None:
+        height, width = colours.shape[-2:]
+        # A block's rows and columns get axes of their own: [B, 3, h, rows, w, columns].
+        blocks = guide.unflatten(2, (height, -1)).unflatten(4, (width, -1))
+        self.block = rows, columns = blocks.shape[3], blocks.shape[5]
+        down, across = spline(rows, guide), spline(columns, guide)
+        weights = []
+        for colour, (y, x) in zip(neighbours(colours), product(range(3), range(3)), strict=True):
+            alike = gaussian(blocks - colour[:, :, :, None, :, None], colour_spread) + 1e-4
+            weights.append(alike * (down[y][:, None, None] * across[x]))
+        # A matrix for each block: [B, h, w, rows · columns, 9].
+        stacked = torch.cat(weights, dim=1).permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
+        self.weights = (stacked / stacked.sum(-1, keepdim=True)).contiguous()
+
+    def __call__(self, values: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 H W"]:
+        near = torch.stack(neighbours(values)).permute(1, 3, 4, 0, 2)  # [B, h, w, 9, 3]
+        blocks = (self.weights @ near).unflatten(3, self.block)
+        return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def neighbours(lr: Float[Tensor, "B 3 h w"]) -> list[Float[Tensor, "B 3 h w"]]:
+    """For each place in 3×3, row by row, every pixel's neighbour there; at the border itself."""
+    height, width = lr.shape[-2:]
+    lr = F.pad(lr, (1, 1, 1, 1), mode="replicate")
+    places = product(range(3), range(3))
+    return [lr[:, :, y : y + height, x : x + width] for y, x in places]
 
 
 def gaussian(difference: Float[Tensor, "B 3 *size"], spread: float) -> Float[Tensor, "B 1 *size"]:
     """exp(-|d|² / (2 spread²)) of colour differences d."""
     return torch.exp(difference.square().sum(1, keepdim=True) / (-2 * spread**2))
+
+
+def contrast(image: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
+    """Largest less smallest value of the 3×3 pixels about each, a mean over the channels."""
+    largest, smallest = (sign * F.max_pool2d(sign * image, 3, 1, 1) for sign in (1, -1))
+    return (largest - smallest).mean(1, keepdim=True)
 
 
 def share_of_signal(difference: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:

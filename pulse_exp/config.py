@@ -685,11 +685,13 @@ class BackProjection:
 
 @option("refine", "bilateral_back_projection")
 class BilateralBackProjection:
-    """`rounds`: how many times; `colour_spread`: the distance in RGB that counts as far."""
+    """`colour_spread`: the distance in RGB that counts as another colour; `edges`: how strongly
+    contrast hides a difference; `far`: the difference in RGB from which it counts little."""
 
     _target_: str = "pulse_exp.refine.BilateralBackProjection"
-    rounds: int = 3
     colour_spread: float = 0.1
+    edges: float = 3.0
+    far: float = 0.5
 
 
 @option("refine", "pivotal_tuning")
@@ -952,7 +954,7 @@ POSITIVE = [
     *("search.eps", "optimizer.learning_rate", "optimizer.history", "optimizer.hot"),
     *("loss.lp.p", "loss.huber.delta", "loss.gaussian_likelihood.std", "loss.multi_scale.scales"),
     *("prior.sphere.radius", "prior.l1_ball.radius", "latent.fading"),
-    "refine.bilateral_back_projection.colour_spread",
+    *(f"refine.bilateral_back_projection.{key}" for key in ("colour_spread", "far")),
 ]
 """Values that must be above 0, where they are set."""
 
@@ -1003,7 +1005,7 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("data.count", 1)
     at_least("data.min_face", 0)
     at_least("data.max_faces", 1)
-    at_least("refine.bilateral_back_projection.rounds", 1)
+    at_least("refine.bilateral_back_projection.edges", 0)
     at_least("trainer.steps_per_call", 1)
     for path in _missing(config):
         found.append(f"{path} is not set: add {path}=... to the command")

@@ -3,7 +3,12 @@ from math import exp
 import pytest
 import torch
 
-from pulse_exp.bilateral import joint_bilateral_enlargement, noise_variance, share_of_signal
+from pulse_exp.bilateral import (
+    JointBilateralEnlargement,
+    contrast,
+    noise_variance,
+    share_of_signal,
+)
 
 RNG = torch.Generator().manual_seed(0)
 
@@ -12,7 +17,7 @@ def test_joint_bilateral_enlargement_equals_its_formula():
     """Sums over the nine neighbours, pixel by pixel, in plain Python."""
     values, colours = (torch.rand(2, 3, 3, 4, generator=RNG, dtype=torch.float64) for _ in range(2))
     guide = torch.rand(2, 3, 6, 20, generator=RNG, dtype=torch.float64)  # blocks of 2 by 5
-    found = joint_bilateral_enlargement(values, colours, guide, 0.3)
+    found = JointBilateralEnlargement(colours, guide, 0.3)(values)
 
     def spline(distance: float) -> float:
         far = abs(distance)
@@ -28,6 +33,15 @@ def test_joint_bilateral_enlargement_equals_its_formula():
                 weight = near * (exp(-distance / (2 * 0.3**2)) + 1e-4)
                 total, weights = total + weight * values[at], weights + weight
         torch.testing.assert_close(found[b, :, y, x], total / weights)
+
+
+def test_contrast_is_the_range_about_a_pixel():
+    image = torch.rand(2, 3, 5, 6, generator=RNG)
+    found = contrast(image)
+    for b, y, x in [(0, 0, 0), (1, 4, 5), (0, 2, 3), (1, 0, 4)]:
+        near = image[b, :, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].flatten(1)
+        expected = (near.max(1).values - near.min(1).values).mean()
+        torch.testing.assert_close(found[b, 0, y, x], expected)
 
 
 def test_the_share_of_signal_tells_noise_from_pictures():
