@@ -1,4 +1,4 @@
-"""Starts near the input: a latent estimated from a few hundred of the generator's own images.
+"""Starts near the input: a latent estimated from some thousand of the generator's own images.
 
 Draws of the generator tell which latents give which low-res images. Those nearest to the input are
 faces of its kind; what their mean still lacks is added by linear regression of the latents on the
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pulse_exp.generators.base import Generator
 from pulse_exp.operators import Downscaler
+from pulse_exp.operators.separable import Separable
 from pulse_exp.seeding import random_generator
 from pulse_exp.sharpness import NOTICEABLE, SMALLEST_SIDE, blur_beside, log_power
 from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
@@ -51,10 +52,11 @@ class Draws:
     images: UInt8[Tensor, "N 3 h w"]
 
 
-def generator_draws(generator: Generator, count: int = 512) -> Draws:
+def generator_draws(generator: Generator, count: int = 2048) -> Draws:
     """`count` draws of the generator: rendered once, kept in the cache.
 
-    512 serve as well as 1000, and better than 256 (start's downscaling error on twelve faces).
+    For those who are common among them 512 serve as well; those who are rare have too few of their
+    kind there, and a search that begins from other people recolours them.
     """
     name = f"draws-{count}-{synthesis_fingerprint(generator)}"
     return Draws(**kept(generator, name, lambda: vars(render_draws(generator.exact, count))))
@@ -85,6 +87,15 @@ def pooled(images: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(images, (min(side, height), min(side, width)))
 
 
+def measured_enlarged(
+    images: Float[Tensor, "B 3 h w"], downscaler: Downscaler, side: int
+) -> Tensor:
+    """What the downscaler makes of images that are enlarged to `side` × `side` first."""
+    if isinstance(downscaler, Separable):
+        return downscaler.of_enlarged(images, side)
+    return downscaler(F.interpolate(images, size=(side, side), mode="bilinear"))
+
+
 class LinearEstimate:
     """Weights of the draws whose latents, so summed, are a start near a low-res input.
 
@@ -106,8 +117,7 @@ class LinearEstimate:
         self.styles, self.is_image = draws.styles, downscaler.is_image
         parts, powers = [], []
         for images in draws.images.split(8):
-            large = F.interpolate(images.float() / 255, size=(resolution,) * 2, mode="bilinear")
-            measured = downscaler(large)
+            measured = measured_enlarged(images.float() / 255, downscaler, resolution)
             parts.append(self.features(measured))
             if self.is_image and min(measured.shape[-2:]) >= SMALLEST_SIDE:
                 powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pulse_exp.building import build_downscaler, build_objective
 from pulse_exp.generators import load
 from pulse_exp.generators.acceleration import accelerate
 from pulse_exp.generators.base import freeze
-from pulse_exp.operators.downscalers import Bicubic
+from pulse_exp.operators.downscalers import Bicubic, Gaussian
 from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.seeding import random_generator
 from pulse_exp.starts import (
@@ -14,6 +15,7 @@ from pulse_exp.starts import (
     Draws,
     LinearEstimate,
     generator_draws,
+    measured_enlarged,
     render_draws,
 )
 from pulse_exp.style_statistics import synthesis_fingerprint
@@ -83,6 +85,13 @@ def test_measurements_that_are_no_picture_serve_too(draws):
     blended = torch.tensordot(weights.float(), draws.images.float() / 255, 1)
     mean = (draws.images.float() / 255).mean(0)
     assert (blended - images).square().mean() < 0.7 * (mean - images).square().mean()
+
+
+@pytest.mark.parametrize("down", [Bicubic(8), Gaussian(16, 1.0)])
+def test_pictures_are_measured_as_if_they_were_enlarged(down):
+    images = torch.rand(2, 3, 16, 16, generator=rngs(0)[0])
+    enlarged = F.interpolate(images, size=(64, 64), mode="bilinear")
+    torch.testing.assert_close(measured_enlarged(images, down, 64), down(enlarged))
 
 
 def test_generators_that_share_a_mapping_are_told_apart():

@@ -8,6 +8,7 @@ on a 1024×1024 image, and it makes the pseudo-inverse of the whole operator exa
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +16,11 @@ from pulse_exp.operators import divided_size, in_range
 
 PINV_CUTOFF = 1e-4
 """Singular values below this part of the largest count as zero, so that noise is not blown up."""
+
+
+def bilinear_matrix(size: int, enlarged: int) -> Float[Tensor, "enlarged size"]:
+    """Bilinear interpolation of an axis of `size` pixels, as torch enlarges images."""
+    return F.interpolate(torch.eye(size)[None], enlarged, mode="linear")[0].T
 
 
 class Separable:
@@ -40,6 +46,15 @@ class Separable:
         height, width = images.shape[-2:]
         self.output_size(height, width)
         rows, columns = self._matrix(height, images), self._matrix(width, images)
+        return rows @ images @ columns.mT
+
+    def of_enlarged(self, images: Float[Tensor, "*B s t"], side: int) -> Float[Tensor, "*B h w"]:
+        """`A x` of images enlarged to `side` × `side` by bilinear interpolation, which is separable
+        as well: the enlarged images are never made."""
+        rows, columns = (
+            self._matrix(side, images) @ bilinear_matrix(size, side).to(images)
+            for size in images.shape[-2:]
+        )
         return rows @ images @ columns.mT
 
     def observed(self, lr: Float[Tensor, "*B h w"]) -> Float[Tensor, "*B h w"]:
