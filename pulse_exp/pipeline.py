@@ -283,7 +283,7 @@ def report(this: Run, logger: Any) -> int:
     if this.config.paste_back and isinstance(this.dataset, Photos):
         selected = {row["image"]: sr for row in shown if (sr := results.panel_row(row).sr)}
         paste_results(this.dataset.faces, selected, this.folder / "pasted")
-    print_summary(rows, this.folder)
+    print_summary(rows, this.folder, OmegaConf.select(this.config, "downscaler.sigma") or 0)
     if logger is not None:
         solved = [row["status"] == "solved" for row in rows]
         logger.log_metrics({"summary/solved": sum(solved) / max(1, len(solved))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import hypot
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -17,8 +18,12 @@ MOST_ROWS = 12
 STYLES = {"solved": "green", "unsolved": "yellow", "failed": "red"}
 
 
-def print_summary(rows: Sequence[Record], folder: Path) -> None:
-    """Prints status, errors and seconds of the first rows, the totals, and where the files are."""
+def print_summary(rows: Sequence[Record], folder: Path, known_blur: float = 0) -> None:
+    """Prints status, errors and seconds of the first rows, the totals, and where the files are.
+
+    Args:
+        known_blur: standard deviation, in low-res pixels, of the blur that the search assumed.
+    """
     console = Console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     several = any(row["restart"] for row in rows)
@@ -47,7 +52,7 @@ def print_summary(rows: Sequence[Record], folder: Path) -> None:
         console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
     if len(rows) > 1:
         console.print(totals(rows))
-    if hint := blur_hint(rows):
+    if hint := blur_hint(rows, known_blur):
         console.print(f"[yellow]blurred[/] {escape(hint)}", soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
@@ -66,16 +71,20 @@ def totals(rows: Sequence[Record]) -> str:
     return line + (f"; mean error {mean(errors):.2e}" if errors else "")
 
 
-def blur_hint(rows: Sequence[Record]) -> str:
-    """What to try where inputs are more blurred than the downscaler explains; "" where none is."""
+def blur_hint(rows: Sequence[Record], known_blur: float) -> str:
+    """What to try where inputs are more blurred than the downscaler explains; "" where none is.
+
+    Of one blur after another the variances add up.
+    """
     blurs = {row["image"]: row.get("lr_blur") or 0 for row in rows}
     blurred = [image for image, blur in blurs.items() if blur]
     if not blurred:
         return ""
-    sigma = min(4, median(blurs[image] for image in blurred))
+    beyond = median(blurs[image] for image in blurred)
+    sigma = min(4, hypot(known_blur, beyond))
     names = ", ".join(blurred[:3]) + (", ..." if len(blurred) > 3 else "")
     return (
-        f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {sigma:.1f} low-res pixels, and "
+        f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {beyond:.1f} low-res pixels, and "
         f"so the results; try downscaler=gaussian downscaler.sigma={sigma:.1f}"
     )
 

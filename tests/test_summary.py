@@ -24,3 +24,7 @@ def test_blurred_inputs_are_named_with_what_to_try(tmp_path, capsys):
     line = capsys.readouterr().out.replace("\n", " ")
     assert "blurred b, c: 2 of 3 inputs" in line
     assert "downscaler=gaussian downscaler.sigma=1.1" in line
+    print_summary(blurred, tmp_path, known_blur=1.0)
+    line = capsys.readouterr().out.replace("\n", " ")
+    assert "by some 1.1 low-res pixels" in line
+    assert "downscaler.sigma=1.5" in line  # sqrt(1.0² + 1.1²)
