@@ -77,6 +77,8 @@ def of_latent(config: DictConfig) -> Iterator[str]:
         yield f"latent: generator={source} has no layers to reach into; choose another latent"
     if config.latent.draws > 1 and config.latent.start == "mean" and config.search.restarts == 1:
         yield "latent.draws: there is only one mean to start from; set latent.start=random"
+    if config.latent.corrections and config.latent.start != "estimate":
+        yield "latent.corrections: only estimates can be corrected; set latent.start=estimate"
     if latent == "Z" and config.latent.start == "estimate":
         yield (
             "latent.start=estimate: which z makes a face is hardly linear in the face; choose "

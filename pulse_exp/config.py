@@ -108,11 +108,13 @@ class Noise:
 @dataclass
 class Start:
     """`start`: "random"; "mean" for an image's first search; or "estimate", from the low-res input
-    by a few hundred of the generator's own images. Of `draws` > 1 starts the one with the lowest
-    downscaling error is taken."""
+    by some of the generator's own images. Of `draws` > 1 starts the one with the lowest
+    downscaling error is taken. `corrections`: so many times the nearer half of the estimates is
+    rendered and corrected by what its image still lacks."""
 
     start: str = "random"
     draws: int = 1
+    corrections: int = 0
 
 
 @option("latent", "z")
@@ -1000,6 +1002,7 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("search.restarts", 1)
     at_least("search.batch_size", 1)
     at_least("latent.draws", 1)
+    at_least("latent.corrections", 0)
     at_least("downscaler.factor", 1)
     at_least("data.limit", 1)
     at_least("data.count", 1)

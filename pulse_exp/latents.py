@@ -30,16 +30,19 @@ class Latent:
     Attributes:
         start_at: "random", "mean" or "estimate".
         draws: how many starts a search chooses from by their downscaling error.
+        corrections: how many times the nearest of them are corrected from their images.
         units: of the coordinates of some variables `[n, d]`, in which optimizers count.
     """
 
     units: Mapping[str, Tensor] = MappingProxyType({})
 
-    def __init__(self, generator: Generator, start: str = "random", draws: int = 1) -> None:
+    def __init__(
+        self, generator: Generator, start: str = "random", draws: int = 1, corrections: int = 0
+    ) -> None:
         # Without a style space the mean is the zero input, far from every sample: DCGAN's first
         # layer is dead there and its gradient exactly zero.
         self.start_at = "random" if generator.num_ws == 1 and start == "mean" else start
-        self.draws = draws
+        self.draws, self.corrections = draws, corrections
         self.num_ws, self.z_dim, self.w_dim = generator.num_ws, generator.z_dim, generator.w_dim
         self.mapping, self.slope = generator.mapping, generator.mapping_slope
         self.device = next(generator.parameters()).device

@@ -124,6 +124,14 @@ class Objective:
         first = [restart == 0 and number == 0 for restart in restarts]
         return self.latent.between(self.estimate.styles, self.estimate(lr, rngs, first))
 
+    def corrected(
+        self, variables: Mapping[str, Tensor], lr: Tensor, sr_lr: Tensor
+    ) -> dict[str, Tensor]:
+        """The variables of an estimated start, moved by what its downscaled image still lacks."""
+        assert self.estimate is not None
+        moved = self.latent.between(self.estimate.styles, self.estimate.correction(lr, sr_lr))
+        return {**variables, "latent": variables["latent"] + moved["latent"]}
+
     def start(self, variables: Mapping[str, Tensor]) -> Rows:
         """The terms' memories of new rows."""
         return {name: term.start(variables) for name, term in self.terms.items()}

@@ -21,6 +21,7 @@ from pulse_exp.problem import Candidate
 from pulse_exp.rows import Rows, join, move, select, where
 from pulse_exp.schedules import Phases, Schedule
 from pulse_exp.seeding import RandomGenerators, random_generator
+from pulse_exp.start_race import race
 
 
 @dataclass
@@ -203,14 +204,7 @@ class LatentSearch(pl.LightningModule):
     def begin(self, starts: Sequence[Start]) -> Rows:
         """The rows of new searches, each drawn from its own random generator."""
         latent, batch = self.objective.latent, len(starts)
-        draws = [self.draw(starts, number) for number in range(latent.draws)]
-        rows = draws[0]
-        if len(draws) > 1:
-            with torch.no_grad():
-                errors = [self.objective(r, r["variables"]).lr_mse for r in draws]
-            chosen = torch.stack(errors).argmin(0)
-            for number, other in enumerate(draws[1:], start=1):
-                rows = where(chosen == number, other, rows)
+        rows = self.first_points(starts)
         variables = rows["variables"]
         count = torch.zeros(batch, dtype=torch.long)
         never = torch.full((batch,), -1)
@@ -231,6 +225,25 @@ class LatentSearch(pl.LightningModule):
         self.resample([Slot.of(start) for start in starts], rows)  # so that all rows are alike
         return rows
 
+    @torch.no_grad()
+    def first_points(self, starts: Sequence[Start]) -> Rows:
+        """Where each search begins: at its only start, or at the winner of a race of them."""
+        objective, latent = self.objective, self.objective.latent
+        draws = [self.draw(starts, number) for number in range(latent.draws)]
+        if len(draws) == 1 and not latent.corrections:
+            return draws[0]
+
+        def measured(rows: Rows) -> Rows:
+            point = objective(rows, rows["variables"])
+            return {**rows, "lr_mse": point.lr_mse, "sr_lr": point.sr_lr}
+
+        def corrected(rows: Rows) -> Rows:
+            variables = objective.corrected(rows["variables"], rows["lr"], rows["sr_lr"])
+            return {**rows, **self.placed(variables)}
+
+        best = race(draws, measured, corrected, latent.corrections)
+        return {key: value for key, value in best.items() if key in draws[0]}
+
     def draw(self, starts: Sequence[Start], number: int) -> Rows:
         """Start number `number` of each search: variables, constants, input, terms' memories."""
         objective = self.objective
@@ -242,17 +255,18 @@ class LatentSearch(pl.LightningModule):
         latent = objective.start_latent(lr, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
-        # A prior that remembers the start means the one that the others have projected.
-        variables = self.project(variables, objective.start(variables))
-        rows = {
-            "variables": variables,
-            "constants": constants,
-            "lr": lr,
-            "terms": objective.start(variables),
-        }
+        rows = {"constants": constants, "lr": lr, **self.placed(variables)}
         rows = move(rows, objective.latent.device)
         self.resample([Slot(start.image, start.restart) for start in starts], rows)
         return rows
+
+    def placed(self, variables: dict[str, Tensor]) -> Rows:
+        """Variables to start from as the priors allow them, and the terms' memories of these.
+
+        A prior that remembers the start means the one that the others have projected.
+        """
+        variables = self.project(variables, self.objective.start(variables))
+        return {"variables": variables, "terms": self.objective.start(variables)}
 
     def project(self, variables: dict[str, Tensor], terms: Rows) -> dict[str, Tensor]:
         """The variables that every prior allows; `terms` are the terms' memories."""

@@ -157,6 +157,14 @@ class LinearEstimate:
         weights[begin] += 1 / len(begin)
         return weights
 
+    def correction(
+        self, lr: Float[Tensor, "B 3 h w"], sr_lr: Float[Tensor, "B 3 h w"]
+    ) -> Float[Tensor, "B N"]:
+        """Weights, which sum to 0, of what moves an image that is downscaled to `sr_lr` towards
+        the input: an iteration of the Kalman update, as the generator is not linear."""
+        difference = self.features(lr) - self.features(sr_lr)
+        return torch.stack([self.gain @ row for row in difference])
+
     def blur(self, lr: Float[Tensor, "B 3 h w"]) -> Float[Tensor, " B"] | None:
         """Standard deviation of each input's blur in its pixels, 0 where none is noticed.
 
