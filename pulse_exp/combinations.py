@@ -78,7 +78,7 @@ def of_latent(config: DictConfig) -> Iterator[str]:
     if config.latent.draws > 1 and config.latent.start == "mean" and config.search.restarts == 1:
         yield "latent.draws: there is only one mean to start from; set latent.start=random"
     if config.latent.corrections and config.latent.start != "estimate":
-        yield "latent.corrections: only estimates can be corrected; set latent.start=estimate"
+        yield "latent.corrections: only estimates can be corrected; set latent.corrections=0"
     if latent == "Z" and config.latent.start == "estimate":
         yield (
             "latent.start=estimate: which z makes a face is hardly linear in the face; choose "

@@ -273,6 +273,18 @@ def test_of_several_draws_the_one_with_the_lowest_error_is_taken():
     assert not torch.equal(taken, errors[0])
 
 
+def test_corrected_starts_are_nearer():
+    def errors(corrections: int) -> torch.Tensor:
+        found, _ = search([*KINDS["dual_ascent"], f"latent.corrections={corrections}"])
+        found.refill()
+        with torch.no_grad():
+            return found.objective(found.rows, found.rows["variables"]).lr_mse
+
+    best, corrected = errors(0), errors(6)
+    assert (corrected <= best * (1 + 1e-5)).all()
+    assert corrected.mean() < best.mean()
+
+
 def test_a_mean_start_begins_at_the_mean_and_further_restarts_at_random():
     starts = [Start("face", restart, LR[0]) for restart in range(2)]
     found, _ = search(["latent=w", "latent.start=mean", "prior=none"], starts)

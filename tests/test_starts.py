@@ -7,6 +7,7 @@ from pulse_exp.building import build_downscaler, build_objective
 from pulse_exp.generators import load
 from pulse_exp.generators.acceleration import accelerate
 from pulse_exp.generators.base import freeze
+from pulse_exp.objective import Point
 from pulse_exp.operators.downscalers import Bicubic, Gaussian
 from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.seeding import random_generator
@@ -61,6 +62,22 @@ def test_weights_are_an_ensemble_kalman_update_of_the_nearest_draws(draws):
     assert weights.sum() == pytest.approx(1)
 
 
+def test_a_correction_is_the_update_from_where_the_image_is(draws):
+    """Where the generator is linear, a correction from the image leads to the update's image."""
+    estimate = LinearEstimate(draws, Bicubic(8), 64)
+    y, other = inputs(3), inputs(4)
+    correction = estimate.correction(y, other)[0].numpy()
+    v = np.random.default_rng(0).normal(size=(60, 5)) + 3
+    a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
+    v0, a0 = v - v.mean(0), a - a.mean(0)
+    noise = ERROR_SHARE * (a0**2).sum() / 60
+    gain = (v0.T @ a0 / 60) @ np.linalg.inv(a0.T @ a0 / 60 + noise * np.eye(a.shape[1]))
+    difference = (y - other).double().flatten().numpy()
+    np.testing.assert_allclose(correction @ v, gain @ difference, rtol=1e-4)
+    assert correction.sum() == pytest.approx(0, abs=1e-12)
+    assert not estimate.correction(y, y).any()
+
+
 def test_a_row_starts_the_same_in_every_batch(draws):
     estimate = LinearEstimate(draws, Bicubic(8), 64)
     y, first = inputs(1, 2, 3), [True, False, False]
@@ -108,18 +125,22 @@ def test_generators_that_share_a_mapping_are_told_apart():
     "name",
     ["estimated_w_plus", "preconditioned_w_plus", "whitened_w", "w", "w_plus", "w_plus_plus"],
 )
-def test_estimates_are_nearer_than_the_mean(name):
+def test_estimates_are_nearer_than_the_mean_and_corrected_ones_nearer_still(name):
     config, _ = job(*SMALL, "prior=none", "loss=l2", f"latent={name}", "latent.start=estimate")
     config.latent.statistics_draws = 2000
     objective = build_objective(config, TOY, build_downscaler(config, 8, 64))
     lr = inputs(*range(6))
 
-    def errors(latent: dict[str, torch.Tensor]) -> torch.Tensor:
+    def point(latent: dict[str, torch.Tensor]) -> Point:
         row = {"lr": lr, "constants": {}, "terms": objective.start(latent)}
-        return objective(row, latent).lr_mse
+        return objective(row, latent)
 
+    mean = point(objective.latent.mean(6))
     estimated = objective.start_latent(lr, rngs(*range(6)), [0] * 6, number=0)
-    assert errors(estimated).mean() < 0.5 * errors(objective.latent.mean(6)).mean()
+    first = point(estimated)
+    assert first.lr_mse.mean() < 0.5 * mean.lr_mse.mean()
+    second = point(objective.corrected(estimated, lr, first.sr_lr))
+    assert second.lr_mse.mean() < first.lr_mse.mean()
 
 
 def test_draws_are_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path):
