@@ -52,11 +52,11 @@ class Draws:
     images: UInt8[Tensor, "N 3 h w"]
 
 
-def generator_draws(generator: Generator, count: int = 2048) -> Draws:
+def generator_draws(generator: Generator, count: int = 1024) -> Draws:
     """`count` draws of the generator: rendered once, kept in the cache.
 
-    For those who are common among them 512 serve as well; those who are rare have too few of their
-    kind there, and a search that begins from other people recolours them.
+    Fewer have too few of those who are rare among them; more make a first run longer and starts
+    no better, once these are corrected from their own images.
     """
     name = f"draws-{count}-{synthesis_fingerprint(generator)}"
     return Draws(**kept(generator, name, lambda: vars(render_draws(generator.exact, count))))
