@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.errors import ConfigCompositionException
 
 from pulse_exp.building import build
@@ -101,10 +102,17 @@ def test_methods_choose_options_and_the_command_line_overrules_them():
     assert set(config.prior) == {"cross", "gaussian"}
 
 
-def test_methods_carry_no_numbers():
+def test_methods_carry_no_number_but_their_steps():
     for path in (CONF / "method").glob("*.yaml"):
-        lines = [x for x in path.read_text().splitlines() if x and not x.startswith("#")]
-        assert all(x.startswith(("defaults:", "  - override /")) for x in lines), path
+        method = yaml.safe_load(path.read_text()) or {}
+        assert all(key.startswith("override /") for x in method.pop("defaults") for key in x), path
+        assert {key for part in method.values() for key in part} <= {"steps"}, path
+
+
+def test_the_steps_of_a_method_are_its_own_until_the_command_line_says_otherwise():
+    assert job()[0].search.steps == 90
+    assert job("method=pulse")[0].search.steps == 100
+    assert job("search.steps=7")[0].search.steps == 7
 
 
 def test_the_hash_speaks_of_results_only():
