@@ -10,7 +10,7 @@ Restore photos by searching the latent space of a generative model.
   python run.py                                    the default portrait, 32×32 to 1024×1024
   python run.py data=folder data.root=DIR          your own aligned photos (reduced, then restored)
   python run.py data=low_res data.root=DIR         your own low-res images
-  python run.py method=pulse search.steps=100      the paper's method
+  python run.py method=pulse                       the paper's method, 100 steps
   python run.py -m method=pulse,csgm seed=0,1      a sweep: every combination
 
 Any option is one word, GROUP=OPTION; several of one group: GROUP=[A,B]; any value is KEY=VALUE.
@@ -18,7 +18,7 @@ Any option is one word, GROUP=OPTION; several of one group: GROUP=[A,B]; any val
 
 COMMON = """\
 Values most often set:
-  search.steps=100  search.restarts=1  search.batch_size=null  search.eps=1e-3
+  search.steps=90   search.restarts=1  search.batch_size=null  search.eps=1e-3
   search.stop=never|all_solved   downscaler.factor=8|16|32|64   seed=0
   metrics=[psnr,lr_psnr,ssim,niqe]   hydra.run.dir=DIR
 
