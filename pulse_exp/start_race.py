@@ -39,7 +39,7 @@ def race(
 
 def nearest(field: Sequence[Rows], count: int) -> list[Rows]:
     """For each row the `count` starts with the lowest errors, the lowest first."""
-    batch = torch.arange(len(field[0]["lr_mse"]))
+    row = torch.arange(len(field[0]["lr_mse"]))
     order = torch.stack([start["lr_mse"].cpu() for start in field]).argsort(stable=True, dim=0)
     together = reduce(join, field)
-    return [select(together, order[place] * len(batch) + batch) for place in range(count)]
+    return [select(together, order[place] * len(row) + row) for place in range(count)]
