@@ -106,7 +106,8 @@ def test_methods_carry_no_number_but_their_steps():
     for path in (CONF / "method").glob("*.yaml"):
         method = yaml.safe_load(path.read_text()) or {}
         assert all(key.startswith("override /") for x in method.pop("defaults") for key in x), path
-        assert {key for part in method.values() for key in part} <= {"steps"}, path
+        assert set(method) <= {"search"}, path
+        assert set(method.get("search", {})) <= {"steps"}, path
 
 
 def test_the_steps_of_a_method_are_its_own_until_the_command_line_says_otherwise():
