@@ -99,7 +99,10 @@ def assert_same(a: Finished, b: Finished, tolerance: float = 2e-3) -> None:
     assert a.keys() == b.keys()
     for key, one in a.items():
         two = b[key]
-        assert (one.status, one.steps, one.best_step) == (two.status, two.steps, two.best_step)
+        assert (one.status, one.steps) == (two.status, two.steps)
+        # A schedule that ends at 0 leaves two last steps apart by rounding alone.
+        error = one.curves["lr_mse"]
+        assert error[one.best_step] == pytest.approx(error[two.best_step], rel=1e-5)
         for name, curve in one.curves.items():
             torch.testing.assert_close(
                 torch.tensor(curve), torch.tensor(two.curves[name]), rtol=tolerance, atol=1e-5

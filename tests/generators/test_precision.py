@@ -77,13 +77,13 @@ def case(request, tmp_path):
 
 
 def test_bfloat16_stays_near(case):
-    """Image: 6 % of its spread (root mean square); gradient: a cosine of 0.98."""
+    """Image: 6 % of its spread (root mean square); gradient: a cosine of 0.97 (0.98 with AVX)."""
     generator, ws, noise, (image, grad) = case
     generator.to(torch.bfloat16)
     found = image_and_grad(generator, ws.bfloat16(), [n.bfloat16() for n in noise])
     assert found[0].dtype == torch.bfloat16
     assert error(found[0], image) < 0.06
-    assert cosine(found[1], grad) > 0.98
+    assert cosine(found[1], grad) > 0.97
 
 
 def test_autocast_stays_near(case):
