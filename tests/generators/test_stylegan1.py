@@ -28,7 +28,8 @@ KINK = 12.0
 
 
 def write(folder, case, w_dim=None, kink=0.0):
-    """Writes `synthesis.pt`, if asked with styles of another size than the reference's."""
+    """Writes `synthesis.pt`, whose weights are the reference's at `kink=KINK`; `w_dim` makes styles
+    of another size."""
     found = reference("stylegan1", case)
     for name, shape in found["layout"].items():
         if w_dim and name.endswith("lin.weight"):
