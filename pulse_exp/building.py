@@ -74,10 +74,11 @@ def build_objective(config: DictConfig, generator: Generator, downscaler: Downsc
     terms: dict[str, Term] = {str(name): build(node) for name, node in config.loss.items()}
     for name, node in config.prior.items():
         terms[str(name) if name not in terms else f"prior_{name}"] = build(node)
+    low_res_side = max(downscaler.output_size(generator.resolution, generator.resolution))
     return Objective(
         generator=generator,
         latent=build(config.latent, generator=generator),
-        noise=build(config.noise),
+        noise=build(config.noise, low_res_side=low_res_side),
         downscaler=downscaler,
         terms=terms,
         eps=config.search.eps,

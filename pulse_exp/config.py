@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
@@ -90,16 +90,18 @@ class Toy:
 # --- noise inputs of the generator ----------------------------------------------------------
 
 
-@option("noise", "fixed", "random", "resampled", "trainable", "all_trained")
+@option("noise", "fixed", "random", "resampled", "trainable", "all_trained", "visible_trained")
 class Noise:
-    """`trained`: the first so many noise inputs are search variables; `zeroed`: the last so many
-    are zero; the others are as `source` says: the generator's own maps, one random draw a row,
-    or a fresh draw at every step."""
+    """`source`: the generator's own maps, one random draw a row, or a fresh draw at every step.
+    The first `trained` noise inputs, or the `visible` ones of no more pixels a side than the
+    low-res image, are search variables that begin there and move after a share of `released` of
+    the steps; the last `zeroed` are zero."""
 
     _target_: str = "pulse_exp.noise.NoiseInputs"
     source: str = "own"
-    trained: int = 0
+    trained: Union[int, str] = 0  # noqa: UP007
     zeroed: int = 0
+    released: float = 0.0
 
 
 # --- latents --------------------------------------------------------------------------------
@@ -279,6 +281,15 @@ class Truncation:
     _target_: str = "pulse_exp.priors.Truncation"
     weight: float = 1.0
     psi: float = 0.7
+
+
+@option("prior", "noise_distance")
+class NoiseDistance:
+    """`weight`: of a squared change of one pixel; 0.2 / 512 as for a coordinate of
+    `layered_gaussian`'s vector."""
+
+    _target_: str = "pulse_exp.priors.NoiseDistance"
+    weight: float = 0.0004
 
 
 @option("prior", "noise_autocorrelation")
@@ -993,6 +1004,12 @@ def complaints(config: DictConfig) -> list[str]:
         if class_of(config.prior[term]) != "L1Ball":
             one_of(f"prior.{term}.of", "coordinates", "styles")
     one_of("noise.source", "own", "random", "resampled")
+    if isinstance(OmegaConf.select(config, "noise.trained"), str):
+        one_of("noise.trained", "a number", "visible")
+    else:
+        at_least("noise.trained", 0)
+    at_least("noise.zeroed", 0)
+    at_least("noise.released", 0)
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
     one_of("trainer.precision", "float32", "bf16")
     one_of("logger.mode", "auto", "online", "offline")

@@ -17,19 +17,36 @@ class NoiseInputs:
     Args:
         source: "own" (the generator's own maps), "random" (one draw for each row, then fixed) or
             "resampled" (a fresh draw at each step).
-        trained: the first so many inputs are search variables, drawn at random at the start.
+        trained: the first so many inputs are search variables; "visible" stands for those that have
+            no more pixels a side than the low-res image. They start at the generator's own maps
+            where these are the source, else at a random draw.
         zeroed: the last so many inputs are zero.
+        released: the share of a search's steps after which the trained inputs move.
+        low_res_side: the longer side of the low-res image, in pixels.
 
     PULSE trains the first five, zeroes the last and draws the others at random.
     """
 
-    def __init__(self, source: str, trained: int, zeroed: int) -> None:
+    def __init__(
+        self, source: str, trained: int | str, zeroed: int, released: float, low_res_side: int
+    ) -> None:
         self.source, self.trained, self.zeroed = source, trained, zeroed
+        self.released, self.low_res_side = released, low_res_side
 
     @property
     def own(self) -> bool:
         """Whether every input is the generator's own."""
         return self.source == "own" and not self.trained and not self.zeroed
+
+    def is_zero(self, generator: Generator, layer: int) -> bool:
+        return layer >= len(generator.noise_shapes) - self.zeroed
+
+    def is_trained(self, generator: Generator, layer: int) -> bool:
+        if self.is_zero(generator, layer):
+            return False
+        if isinstance(self.trained, str):
+            return max(generator.noise_shapes[layer]) <= self.low_res_side
+        return layer < self.trained
 
     def start(
         self, generator: Generator, rngs: Sequence[torch.Generator]
@@ -37,27 +54,39 @@ class NoiseInputs:
         """The variables `noise_<layer>` `[B, 1, H, W]` of new rows, and their constants."""
         variables: dict[str, Tensor] = {}
         constants: Rows = {}
-        layers = len(generator.noise_shapes)
         for layer, shape in enumerate(generator.noise_shapes):
-            trained = layer < self.trained and layer < layers - self.zeroed
-            if self.own or (self.source == "own" and not trained):
+            name, trained = f"noise_{layer}", self.is_trained(generator, layer)
+            if self.source == "own":
+                if trained:
+                    own = generator.own_noise(layer).detach().cpu()
+                    variables[name] = own.expand(len(rngs), -1, -1, -1).clone()
                 continue
+            # Drawn even where it is zero, so that the other maps do not depend on `zeroed`.
             draw = torch.stack([torch.randn(1, *shape, generator=rng) for rng in rngs])
             if trained:
-                variables[f"noise_{layer}"] = draw
-            elif self.source == "random" and layer < layers - self.zeroed:
-                constants[f"noise_{layer}"] = draw
+                variables[name] = draw
+            elif self.source == "random" and not self.is_zero(generator, layer):
+                constants[name] = draw
         return variables, constants
+
+    def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The variables' learning rates over the steps `[steps]`, those of trained inputs 0 until
+        they are released."""
+        after = dict(rates)
+        for name, rate in rates.items():
+            if name.startswith("noise_"):
+                first = round(self.released * len(rate))
+                after[name] = torch.cat([torch.zeros_like(rate[:first]), rate[first:]])
+        return after
 
     def redraw(self, generator: Generator, rngs: Sequence[torch.Generator]) -> Rows:
         """Fresh constants for one step of `source="resampled"`; empty for the other sources."""
         if self.source != "resampled":
             return {}
-        last = len(generator.noise_shapes) - self.zeroed
         return {
             f"noise_{layer}": torch.stack([torch.randn(1, *shape, generator=rng) for rng in rngs])
             for layer, shape in enumerate(generator.noise_shapes)
-            if self.trained <= layer < last
+            if not self.is_trained(generator, layer) and not self.is_zero(generator, layer)
         }
 
     def inputs(
@@ -67,13 +96,12 @@ class NoiseInputs:
         if self.own or not generator.noise_shapes:
             return None
         some = next(iter(variables.values()))
-        layers = len(generator.noise_shapes)
         noise = []
         for layer, shape in enumerate(generator.noise_shapes):
             name = f"noise_{layer}"
             if name in variables:
                 noise.append(variables[name])
-            elif layer >= layers - self.zeroed:
+            elif self.is_zero(generator, layer):
                 noise.append(torch.zeros(1, 1, *shape, device=some.device, dtype=some.dtype))
             elif name in constants:
                 noise.append(constants[name])

@@ -245,6 +245,29 @@ class Truncation(Prior):
 # --- noise inputs ------------------------------------------------------------------------------
 
 
+class NoiseDistance(Prior):
+    """Sum of the squared changes of the trained noise inputs since their start.
+
+    With a weight of vector / w_dim, where `vector` is that of `LayeredGaussian`, a pixel of noise
+    counts as much as a coordinate of the shared vector. A Gaussian about zero would do as well by
+    the density and end in a face without texture, as its mode has none; one about maps that are a
+    draw keeps them a draw wherever the input says nothing (randomise-then-optimise: Bardsley et
+    al. 2014).
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def start(self, variables: Variables) -> Rows:
+        return {name: v.clone() for name, v in variables.items() if name.startswith("noise_")}
+
+    def __call__(self, point: Point, state: Rows) -> Tensor:
+        total = torch.zeros_like(point.lr_mse)
+        for name, start in state.items():
+            total = total + (point.variables[name] - start).square().flatten(1).sum(1)
+        return total
+
+
 class NoiseAutocorrelation(Prior):
     """Keeps optimised noise inputs noise: their neighbours uncorrelated at every scale, and each
     map of mean 0 and variance 1 after every step (StyleGAN2's projector: Karras et al. 2020,

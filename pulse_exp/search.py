@@ -171,10 +171,11 @@ class LatentSearch(pl.LightningModule):
             self.shrink(len(self.slots) + len(fresh))
             self.refill()
         if self.rows and not self.rates:
-            self.rates = self.phases.learning_rates(
+            rates = self.phases.learning_rates(
                 list(self.rows["variables"]), self.schedule, self.settings.steps
             )
-            self.rates = {k: v.to(self.rows["step"].device) for k, v in self.rates.items()}
+            rates = self.objective.noise.held(rates)
+            self.rates = {k: v.to(self.rows["step"].device) for k, v in rates.items()}
 
     def row(self, index: int) -> Rows:
         """One running row, as a batch of one."""

@@ -13,6 +13,7 @@ YAMLS = sorted(p.relative_to(CONF) for p in CONF.glob("*/*.yaml"))
 NEEDED = {
     "data": {"generator": None, "seed": 0},
     "latent": {"generator": None},
+    "noise": {"low_res_side": 8},
 }
 """What the run passes to an option of a group when it builds it."""
 
@@ -77,6 +78,8 @@ def test_a_typo_or_a_wrong_type_fails_while_composing(wrong: str):
         ("search.stop=sometimes", "all_solved"),
         ("search.steps=0", "search.steps"),
         ("search.eps=0", "search.eps"),
+        ("noise.trained=all", "noise.trained=all: choose one of a number, visible"),
+        ("noise.trained=-1", "noise.trained=-1"),
         ("data.shard=4/4", "data.shard"),
         ("data=folder", "data.root"),
         ("latent=z", "layered_gaussian"),

@@ -10,6 +10,7 @@ from pulse_exp.priors import (
     L1Ball,
     LayeredGaussian,
     NoiseAutocorrelation,
+    NoiseDistance,
     PairwiseCosine,
     PNorm,
     Sphere,
@@ -151,6 +152,17 @@ def test_draws_of_the_generator_are_typical():
     for prior, typical in [(PNorm(1.0, 2000), 1.0), (StyleGaussian(1.0), 1.0)]:
         prior.prepare(generator)
         assert float(prior(point(ws=ws), {}).mean()) == pytest.approx(typical, rel=0.15)
+
+
+def test_noise_distance_is_from_where_the_inputs_began():
+    start = {f"noise_{i}": torch.randn(2, 1, s, s, generator=RNG) for i, s in enumerate((4, 8))}
+    prior = NoiseDistance(1.0)
+    state = prior.start({"latent": X, **start})
+    assert set(state) == set(start)
+    moved = {name: noise + 0.1 * (i + 1) for i, (name, noise) in enumerate(start.items())}
+    found = prior(point(coordinates=torch.zeros(2, 1, 4), **moved), state)
+    np.testing.assert_allclose(found, [16 * 0.1**2 + 64 * 0.2**2] * 2, rtol=1e-4)
+    assert not prior(point(coordinates=torch.zeros(2, 1, 4)), {}).any()
 
 
 def test_noise_autocorrelation_equals_numpy():
