@@ -13,9 +13,11 @@ from pulse_exp.data import Dataset
 from pulse_exp.errors import UserError
 from pulse_exp.generators.acceleration import accelerate
 from pulse_exp.generators.base import Generator
+from pulse_exp.noise import NoiseInputs
 from pulse_exp.objective import Objective, Term
 from pulse_exp.operators import Downscaler
 from pulse_exp.operators.degradations import Chain
+from pulse_exp.priors import NoiseDistance
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
@@ -70,15 +72,18 @@ def build_degradation(config: DictConfig, downscaler: Downscaler) -> Chain:
 
 
 def build_objective(config: DictConfig, generator: Generator, downscaler: Downscaler) -> Objective:
-    """What a search minimises: the data terms of `loss`, then the priors."""
+    """What a search minimises: the data terms of `loss`, the priors, what noise inputs pay."""
     terms: dict[str, Term] = {str(name): build(node) for name, node in config.loss.items()}
     for name, node in config.prior.items():
         terms[str(name) if name not in terms else f"prior_{name}"] = build(node)
     low_res_side = max(downscaler.output_size(generator.resolution, generator.resolution))
+    noise: NoiseInputs = build(config.noise, low_res_side=low_res_side)
+    if noise.weight:
+        terms["noise_distance"] = NoiseDistance(noise.weight)
     return Objective(
         generator=generator,
         latent=build(config.latent, generator=generator),
-        noise=build(config.noise, low_res_side=low_res_side),
+        noise=noise,
         downscaler=downscaler,
         terms=terms,
         eps=config.search.eps,

@@ -94,14 +94,15 @@ class Toy:
 class Noise:
     """`source`: the generator's own maps, one random draw a row, or a fresh draw at every step.
     The first `trained` noise inputs, or the `visible` ones of no more pixels a side than the
-    low-res image, are search variables that begin there and move after a share of `released` of
-    the steps; the last `zeroed` are zero."""
+    low-res image, are search variables that begin there, move after a share of `released` of the
+    steps and pay `weight` for a squared change of one pixel; the last `zeroed` are zero."""
 
     _target_: str = "pulse_exp.noise.NoiseInputs"
     source: str = "own"
     trained: Union[int, str] = 0  # noqa: UP007
     zeroed: int = 0
     released: float = 0.0
+    weight: float = 0.0
 
 
 # --- latents --------------------------------------------------------------------------------
@@ -281,15 +282,6 @@ class Truncation:
     _target_: str = "pulse_exp.priors.Truncation"
     weight: float = 1.0
     psi: float = 0.7
-
-
-@option("prior", "noise_distance")
-class NoiseDistance:
-    """`weight`: of a squared change of one pixel; 0.2 / 512 as for a coordinate of
-    `layered_gaussian`'s vector."""
-
-    _target_: str = "pulse_exp.priors.NoiseDistance"
-    weight: float = 0.0004
 
 
 @option("prior", "noise_autocorrelation")
@@ -1010,6 +1002,7 @@ def complaints(config: DictConfig) -> list[str]:
         at_least("noise.trained", 0)
     at_least("noise.zeroed", 0)
     at_least("noise.released", 0)
+    at_least("noise.weight", 0)
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
     one_of("trainer.precision", "float32", "bf16")
     one_of("logger.mode", "auto", "online", "offline")

@@ -22,16 +22,23 @@ class NoiseInputs:
             where these are the source, else at a random draw.
         zeroed: the last so many inputs are zero.
         released: the share of a search's steps after which the trained inputs move.
+        weight: what a trained pixel's squared change since the start costs (`NoiseDistance`).
         low_res_side: the longer side of the low-res image, in pixels.
 
     PULSE trains the first five, zeroes the last and draws the others at random.
     """
 
     def __init__(
-        self, source: str, trained: int | str, zeroed: int, released: float, low_res_side: int
+        self,
+        source: str,
+        trained: int | str,
+        zeroed: int,
+        released: float,
+        weight: float,
+        low_res_side: int,
     ) -> None:
         self.source, self.trained, self.zeroed = source, trained, zeroed
-        self.released, self.low_res_side = released, low_res_side
+        self.released, self.weight, self.low_res_side = released, weight, low_res_side
 
     @property
     def own(self) -> bool:

@@ -249,10 +249,9 @@ class NoiseDistance(Prior):
     """Sum of the squared changes of the trained noise inputs since their start.
 
     With a weight of vector / w_dim, where `vector` is that of `LayeredGaussian`, a pixel of noise
-    counts as much as a coordinate of the shared vector. A Gaussian about zero would do as well by
-    the density and end in a face without texture, as its mode has none; one about maps that are a
-    draw keeps them a draw wherever the input says nothing (randomise-then-optimise: Bardsley et
-    al. 2014).
+    counts as much as a coordinate of the shared vector. The mode of a Gaussian about 0 is a face
+    without texture; about maps that are a draw they stay one wherever the input says nothing
+    (randomise-then-optimise: Bardsley et al. 2014). Part of a noise option: `noise.weight`.
     """
 
     def __init__(self, weight: float) -> None:

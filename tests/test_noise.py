@@ -8,7 +8,7 @@ TOY = load("toy", resolution=32)
 
 
 def inputs(source: str, trained: int | str, zeroed: int = 0, released: float = 0) -> NoiseInputs:
-    return NoiseInputs(source, trained, zeroed, released, low_res_side=8)
+    return NoiseInputs(source, trained, zeroed, released, weight=0, low_res_side=8)
 
 
 def rngs(count: int) -> list[torch.Generator]:
@@ -57,3 +57,9 @@ def test_trained_inputs_rest_until_they_are_released():
         before = found.rows["variables"]["noise_1"].clone()
         assert torch.equal(before[0], TOY.own_noise(1)[0]) == (step < 4)
         found.training_step(0, 0)
+
+
+def test_the_weight_makes_a_term_of_the_objective():
+    for weight, held in ((4e-4, True), (0, False)):
+        found, _ = search([*KINDS["dual_ascent"], f"noise.weight={weight}"])
+        assert ("noise_distance" in found.objective.terms) == held
