@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.bilateral import noise_variance
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
 from pulse_exp.rows import Rows
@@ -252,19 +253,41 @@ class NoiseDistance(Prior):
     counts as much as a coordinate of the shared vector. The mode of a Gaussian about 0 is a face
     without texture; about maps that are a draw they stay one wherever the input says nothing
     (randomise-then-optimise: Bardsley et al. 2014). Part of a noise option: `noise.weight`.
+
+    The maps of a row rest where they began while what is left of its input is noise of more than
+    eps: trained, they would follow that noise.
     """
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
 
     def start(self, variables: Variables) -> Rows:
-        return {name: v.clone() for name, v in variables.items() if name.startswith("noise_")}
+        latent = variables["latent"]
+        maps = {name: v.clone() for name, v in variables.items() if name.startswith("noise_")}
+        return {**maps, "rests": torch.ones(len(latent), dtype=torch.bool, device=latent.device)}
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
         total = torch.zeros_like(point.lr_mse)
-        for name, start in state.items():
-            total = total + (point.variables[name] - start).square().flatten(1).sum(1)
+        for change in self.changes(point.variables, state).values():
+            total = total + change.square().flatten(1).sum(1)
         return total
+
+    def update(self, point: Point, state: Rows) -> Rows:
+        if not point.is_image:
+            return {**state, "rests": torch.zeros_like(state["rests"])}
+        noisy = noise_variance((point.lr - point.sr_lr).detach()) > point.eps
+        unmoved = torch.ones_like(noisy)
+        for change in self.changes(point.variables, state).values():
+            unmoved = unmoved & ~change.detach().flatten(1).any(1)
+        return {**state, "rests": unmoved & noisy}
+
+    def project(self, variables: Variables, state: Rows) -> Variables:
+        rests = state["rests"].view(-1, 1, 1, 1)
+        changes = self.changes(variables, state)
+        return {**variables, **{n: torch.where(rests, state[n], variables[n]) for n in changes}}
+
+    def changes(self, variables: Variables, state: Rows) -> dict[str, Tensor]:
+        return {name: variables[name] - start for name, start in state.items() if name != "rests"}
 
 
 class NoiseAutocorrelation(Prior):

@@ -51,7 +51,8 @@ def test_trained_inputs_rest_until_they_are_released():
     assert held["latent"].tolist() == [1] * 8
     assert held["noise_0"].tolist() == [0, 0, 0, 4, 5, 6, 7, 8]
 
-    found, _ = search([*KINDS["dual_ascent"], "noise.trained=2", "noise.released=0.5"], steps=6)
+    words = ["noise.trained=2", "noise.released=0.5", "noise.weight=0"]
+    found, _ = search([*KINDS["dual_ascent"], *words], steps=6)
     found.refill()
     for step in range(6):
         before = found.rows["variables"]["noise_1"].clone()

@@ -157,12 +157,29 @@ def test_draws_of_the_generator_are_typical():
 def test_noise_distance_is_from_where_the_inputs_began():
     start = {f"noise_{i}": torch.randn(2, 1, s, s, generator=RNG) for i, s in enumerate((4, 8))}
     prior = NoiseDistance(1.0)
-    state = prior.start({"latent": X, **start})
-    assert set(state) == set(start)
+    state = prior.start({"latent": X[:2], **start})
     moved = {name: noise + 0.1 * (i + 1) for i, (name, noise) in enumerate(start.items())}
     found = prior(point(coordinates=torch.zeros(2, 1, 4), **moved), state)
     np.testing.assert_allclose(found, [16 * 0.1**2 + 64 * 0.2**2] * 2, rtol=1e-4)
-    assert not prior(point(coordinates=torch.zeros(2, 1, 4)), {}).any()
+    without = prior.start({"latent": X[:2]})
+    assert not prior(point(coordinates=torch.zeros(2, 1, 4)), without).any()
+
+
+def test_noise_inputs_rest_while_the_input_is_noisy():
+    """Row 0 is left with noise of 1e-2, row 1 with a smooth slope of a larger error."""
+    start = {"latent": X[:2], "noise_0": torch.zeros(2, 1, 4, 4)}
+    prior = NoiseDistance(1.0)
+    noise = 0.1 * torch.randn(3, 32, 32, generator=RNG)
+    lr = torch.stack([noise, torch.linspace(0, 0.5, 32).expand(3, 32, 32)])
+    at = {"sr_lr": torch.zeros_like(lr), "lr": lr, "eps": 1e-3}
+    state = prior.update(point(coordinates=X[:2], **start, **at), prior.start(start))
+    moved = {**start, "noise_0": torch.ones(2, 1, 4, 4)}
+    after = prior.project(moved, state)
+    assert after["noise_0"].flatten(1).mean(1).tolist() == [0, 1]
+    # Once released a row's maps stay so, whatever is left then.
+    noisy = {**at, "lr": noise.expand(2, -1, -1, -1)}
+    state = prior.update(point(coordinates=X[:2], **after, **noisy), state)
+    assert prior.project(moved, state)["noise_0"].flatten(1).mean(1).tolist() == [0, 1]
 
 
 def test_noise_autocorrelation_equals_numpy():

@@ -29,6 +29,7 @@ LAYER_PHASES = (
 )
 KINDS = {
     "dual_ascent": ["method=dual_ascent"],
+    "trained_noise": ["method=dual_ascent", "noise.weight=0"],
     "pulse": ["method=pulse"],
     "resampled": ["method=pulse", "noise=resampled"],
     "projector": ["method=stylegan2_projector"],
