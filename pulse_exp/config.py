@@ -835,13 +835,16 @@ class Trainer:
 class Search:
     """`steps` a row; `restarts` an image; `batch_size`: rows at a time, null = chosen by the
     program; `eps`: the downscaling error (mean squared, images in [0, 1]) of a solved row;
-    `stop`: "all_solved" ends a row at its first point within eps, "never" runs all its steps."""
+    `stop`: "all_solved" ends a row at its first point within eps, "never" runs all its steps;
+    `blur`: "estimated" adds to the downscaler the blur that an input has beside the generator's
+    own images, where the search starts from an estimate, "ignored" does not."""
 
     steps: int = 100
     restarts: int = 1
     batch_size: int | None = None
     eps: float = 1e-3
     stop: str = "never"
+    blur: str = "ignored"
 
 
 @dataclass
@@ -984,6 +987,7 @@ def complaints(config: DictConfig) -> list[str]:
             found.append(f"{key}={value}: must be above 0")
 
     one_of("search.stop", "all_solved", "never")
+    one_of("search.blur", "ignored", "estimated")
     photos = str(config.data.get("_target_")).endswith(".Photos")
     one_of("data.mode" if photos else "mode", "evaluate", "restore")
     one_of("size", *SIZES)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pulse_exp.data import Dataset
 from pulse_exp.errors import OutputError
@@ -22,6 +24,7 @@ from pulse_exp.panel import PanelRow
 from pulse_exp.problem import Candidate, Problem, Record
 from pulse_exp.records import CURVES, RECORDS, RecordFile
 from pulse_exp.refine import Refinement
+from pulse_exp.rows import move
 from pulse_exp.seeding import random_generator
 
 
@@ -119,16 +122,24 @@ class Evaluation:
         rows = [self.record(c, problem, records.get(id(c), {})) for c in candidates]
         self.write(rows, [self.curve(c) for c in good])
 
-    def refined(self, candidate: Candidate, problem: Problem) -> torch.Tensor:
+    def refined(self, candidate: Candidate, problem: Problem) -> Tensor:
         assert candidate.sr is not None
         sr, lr = candidate.sr[None].to(self.device), problem.lr[None].to(self.device)
+        downscaler = self.assumed(lr)
         for refinement in self.refinements.values():
             with torch.enable_grad():
-                sr = refinement(sr, lr, candidate, self.downscaler, self.objective).detach()
+                sr = refinement(sr, lr, candidate, downscaler, self.objective).detach()
         return sr[0].clamp(0, 1)
 
+    def assumed(self, lr: Float[Tensor, "1 3 h w"]) -> Downscaler:
+        """What the search of an input assumed to have made it."""
+        if self.objective is None:
+            return self.downscaler
+        observation = self.objective.observation(lr)
+        return self.objective.measurement(move(observation, self.device))
+
     def measure(
-        self, problem: Problem, images: Sequence[torch.Tensor]
+        self, problem: Problem, images: Sequence[Tensor]
     ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
         """Columns of values, one a result, and what is missing with its reason."""
         if not images:
@@ -137,7 +148,7 @@ class Evaluation:
         count = len(sr)
         lr = problem.lr.to(sr.device).expand(count, -1, -1, -1)
         hr = None if problem.hr is None else problem.hr.to(sr.device).expand(count, -1, -1, -1)
-        sr_lr = self.downscaler(sr)
+        sr_lr = self.assumed(lr[:1])(sr)
         restoration = Restoration(sr, lr, sr_lr, hr, (problem.image,) * count)
         values, missing = measure(self.metrics, restoration)
         columns: dict[str, list[Any]] = {key: v.tolist() for key, v in values.items()}

@@ -25,6 +25,7 @@ from pulse_exp.metrics import Restoration, measure, measure_run
 from pulse_exp.metrics.catalog import CATALOG
 from pulse_exp.metrics.diversity import FaceDiversity, ImageDiversity
 from pulse_exp.operators import Downscaler
+from pulse_exp.operators.blurred import Blurred, blur_matrices
 from pulse_exp.problem import Record
 from pulse_exp.records import RECORDS, RecordFile
 
@@ -219,11 +220,15 @@ class Downscalers:
         self.built: dict[tuple[int, int], Downscaler] = {}
 
     def __getitem__(self, row: Record) -> Downscaler:
+        assert isinstance(self.config, DictConfig)
         size = row["factor"], row["side"]
         if size not in self.built:
-            assert isinstance(self.config, DictConfig)
             self.built[size] = build_downscaler(self.config, *size)
-        return self.built[size]
+        downscaler = self.built[size]
+        if OmegaConf.select(self.config, "search.blur") == "estimated" and row.get("lr_blur"):
+            blur = torch.tensor([row["lr_blur"]])
+            return Blurred(downscaler, blur_matrices(blur, row["lr_side"]))
+        return downscaler
 
 
 def key_of(row: Record) -> Row:

@@ -13,6 +13,7 @@ from pulse_exp.generators.base import Generator
 from pulse_exp.latents import Latent
 from pulse_exp.noise import NoiseInputs
 from pulse_exp.operators import Downscaler
+from pulse_exp.operators.blurred import Blurred, blur_matrices
 from pulse_exp.rows import Rows
 from pulse_exp.starts import LinearEstimate, generator_draws
 
@@ -87,7 +88,12 @@ class Term:
 
 
 class Objective:
-    """Generator, latent, downscaler and terms as one function of the variables."""
+    """Generator, latent, downscaler and terms as one function of the variables.
+
+    Args:
+        estimates_blur: an input's blur, where the generator's draws tell of it, is assumed after
+            the downscaler.
+    """
 
     def __init__(
         self,
@@ -97,15 +103,34 @@ class Objective:
         downscaler: Downscaler,
         terms: Mapping[str, Term],
         eps: float,
+        estimates_blur: bool = False,
     ) -> None:
         self.generator, self.latent, self.noise = generator, latent, noise
         self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
+        self.estimates_blur = estimates_blur
         for term in self.terms.values():
             term.prepare(generator)
         self.estimate: LinearEstimate | None = None
         if latent.start_at == "estimate":
             draws = generator_draws(generator)
             self.estimate = LinearEstimate(draws, downscaler, generator.resolution)
+
+    def observation(self, lr: Float[Tensor, "B 3 h w"]) -> Rows:
+        """What a search has of its inputs: `lr`, and `blurs` where these are estimated."""
+        if not self.estimates_blur or self.estimate is None:
+            return {"lr": lr}
+        sigmas = self.estimate.blur(lr)
+        return (
+            {"lr": lr}
+            if sigmas is None
+            else {"lr": lr, "blurs": blur_matrices(sigmas, lr.shape[-1])}
+        )
+
+    def measurement(self, observation: Rows) -> Downscaler:
+        """What is assumed to have made the inputs of an `observation` from the images."""
+        if "blurs" in observation:
+            return Blurred(self.downscaler, observation["blurs"])
+        return self.downscaler
 
     def start_latent(
         self,
@@ -152,7 +177,7 @@ class Objective:
     def __call__(self, rows: Rows, variables: Mapping[str, Tensor]) -> Point:
         """The point of `variables` with every term evaluated."""
         ws = self.latent.ws({**rows["constants"], **variables})
-        sr_lr = self.downscaler(self.image(rows, variables, ws))
+        sr_lr = self.measurement(rows)(self.image(rows, variables, ws))
         lr = rows["lr"]
         point = Point(
             variables=variables,

@@ -283,7 +283,8 @@ def report(this: Run, logger: Any) -> int:
     if this.config.paste_back and isinstance(this.dataset, Photos):
         selected = {row["image"]: sr for row in shown if (sr := results.panel_row(row).sr)}
         paste_results(this.dataset.faces, selected, this.folder / "pasted")
-    print_summary(rows, this.folder, OmegaConf.select(this.config, "downscaler.sigma") or 0)
+    known_blur = OmegaConf.select(this.config, "downscaler.sigma") or 0
+    print_summary(rows, this.folder, known_blur, this.config.search.blur == "estimated")
     if logger is not None:
         solved = [row["status"] == "solved" for row in rows]
         logger.log_metrics({"summary/solved": sum(solved) / max(1, len(solved))})

@@ -256,7 +256,7 @@ class LatentSearch(pl.LightningModule):
         latent = objective.start_latent(lr, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
-        rows = {"constants": constants, "lr": lr, **self.placed(variables)}
+        rows = {"constants": constants, **objective.observation(lr), **self.placed(variables)}
         rows = move(rows, objective.latent.device)
         self.resample([Slot(start.image, start.restart) for start in starts], rows)
         return rows

@@ -20,7 +20,7 @@ from pulse_exp.generators.base import Generator
 from pulse_exp.operators import Downscaler
 from pulse_exp.operators.separable import Separable
 from pulse_exp.seeding import random_generator
-from pulse_exp.sharpness import NOTICEABLE, SMALLEST_SIDE, blur_beside, log_power
+from pulse_exp.sharpness import SMALLEST_SIDE, Spectra, blur_beside, log_power
 from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
 
 STORED_SIDE = 64
@@ -115,14 +115,15 @@ class LinearEstimate:
 
     def __init__(self, draws: Draws, downscaler: Downscaler, resolution: int) -> None:
         self.styles, self.is_image = draws.styles, downscaler.is_image
+        is_filter = isinstance(downscaler, Separable)
         parts, powers = [], []
         for images in draws.images.split(8):
             measured = measured_enlarged(images.float() / 255, downscaler, resolution)
             parts.append(self.features(measured))
-            if self.is_image and min(measured.shape[-2:]) >= SMALLEST_SIDE:
+            if is_filter and min(measured.shape[-2:]) >= SMALLEST_SIDE:
                 powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))
         self.known = torch.cat(parts)
-        self.sharp = torch.cat(powers).mean(0) if powers else None
+        self.sharp = Spectra.of(torch.cat(powers)) if powers else None
         count = len(self.known)
         centred = self.known - self.known.mean(0)
         kernel = centred @ centred.T / count
@@ -169,10 +170,9 @@ class LinearEstimate:
         """Standard deviation of each input's blur in its pixels, 0 where none is noticed.
 
         It is looked for at 32 pixels a side, beside the draws: in an input of 128 a blur of 2 is
-        noticed. None for measurements that are no picture or have less than 16 pixels a side.
+        noticed. None for masks and random measurements, and below 16 pixels a side.
         """
         if self.sharp is None:
             return None
         small = pooled(lr, SHARPNESS_SIDE)
-        blur = blur_beside(self.sharp, small)
-        return torch.where(blur > NOTICEABLE, blur * (lr.shape[-1] / small.shape[-1]), 0.0)
+        return blur_beside(self.sharp, small) * (lr.shape[-1] / small.shape[-1])

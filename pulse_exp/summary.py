@@ -18,11 +18,14 @@ MOST_ROWS = 12
 STYLES = {"solved": "green", "unsolved": "yellow", "failed": "red"}
 
 
-def print_summary(rows: Sequence[Record], folder: Path, known_blur: float = 0) -> None:
+def print_summary(
+    rows: Sequence[Record], folder: Path, known_blur: float = 0, blur_assumed: bool = False
+) -> None:
     """Prints status, errors and seconds of the first rows, the totals, and where the files are.
 
     Args:
-        known_blur: standard deviation, in low-res pixels, of the blur that the search assumed.
+        known_blur: standard deviation, in low-res pixels, of the downscaler's blur.
+        blur_assumed: the search assumed the blur that it estimated.
     """
     console = Console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -52,7 +55,7 @@ def print_summary(rows: Sequence[Record], folder: Path, known_blur: float = 0) -
         console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
     if len(rows) > 1:
         console.print(totals(rows))
-    if hint := blur_hint(rows, known_blur):
+    if hint := blur_hint(rows, known_blur, blur_assumed):
         console.print(f"[yellow]blurred[/] {escape(hint)}", soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
@@ -71,21 +74,23 @@ def totals(rows: Sequence[Record]) -> str:
     return line + (f"; mean error {mean(errors):.2e}" if errors else "")
 
 
-def blur_hint(rows: Sequence[Record], known_blur: float) -> str:
-    """What to try where inputs are more blurred than the downscaler explains; "" where none is.
-
-    Of one blur after another the variances add up.
+def blur_hint(rows: Sequence[Record], known_blur: float, assumed: bool) -> str:
+    """Which inputs are more blurred than the downscaler explains, and what to try unless that is
+    `assumed`; "" where none is. Of one blur after another the variances add up.
     """
     blurs = {row["image"]: row.get("lr_blur") or 0 for row in rows}
     blurred = [image for image, blur in blurs.items() if blur]
     if not blurred:
         return ""
     beyond = median(blurs[image] for image in blurred)
-    sigma = min(4, hypot(known_blur, beyond))
     names = ", ".join(blurred[:3]) + (", ..." if len(blurred) > 3 else "")
+    told = f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {beyond:.1f} low-res pixels"
+    if assumed:
+        return f"{told}; their searches took it into account"
+    sigma = min(4, hypot(known_blur, beyond))
     return (
-        f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {beyond:.1f} low-res pixels, and "
-        f"so the results; try downscaler=gaussian downscaler.sigma={sigma:.1f}"
+        f"{told}, and so the results; try search.blur=estimated, "
+        f"or downscaler=gaussian downscaler.sigma={sigma:.1f}"
     )
 
 
