@@ -117,14 +117,11 @@ class Objective:
 
     def observation(self, lr: Float[Tensor, "B 3 h w"]) -> Rows:
         """What a search has of its inputs: `lr`, and `blurs` where these are estimated."""
-        if not self.estimates_blur or self.estimate is None:
+        estimate = self.estimate if self.estimates_blur else None
+        sigmas = None if estimate is None else estimate.blur(lr)
+        if sigmas is None:
             return {"lr": lr}
-        sigmas = self.estimate.blur(lr)
-        return (
-            {"lr": lr}
-            if sigmas is None
-            else {"lr": lr, "blurs": blur_matrices(sigmas, lr.shape[-1])}
-        )
+        return {"lr": lr, "blurs": blur_matrices(sigmas, lr.shape[-1])}
 
     def measurement(self, observation: Rows) -> Downscaler:
         """What is assumed to have made the inputs of an `observation` from the images."""

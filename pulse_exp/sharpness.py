@@ -29,18 +29,22 @@ EVIDENCE = 12.0
 """Twice the difference in log-likelihood from which a blur is believed."""
 
 
-def log_power(images: Float[Tensor, "B 3 n n"]) -> Float[Tensor, "B bands"]:
-    """Logarithms of the mean powers of the grey picture's cosine transform in each band.
-
-    The transform (orthonormal DCT-II) continues a picture by its mirror image: no edge at the
-    border.
-    """
-    grey = images.detach().double().cpu().mean(1)
-    side = grey.shape[-1]
+def cosine_transform(side: int) -> Float[Tensor, "side side"]:
+    """The orthonormal DCT-II as a matrix: it continues a picture by its mirror image, without an
+    edge at the border. Row k has k / (2 `side`) cycles a pixel."""
     position = torch.arange(side, dtype=torch.float64)
     cosines = torch.cos(math.pi / side * position[:, None] * (position + 0.5)) * math.sqrt(2 / side)
     cosines[0] /= math.sqrt(2)
+    return cosines
+
+
+def log_power(images: Float[Tensor, "B 3 n n"]) -> Float[Tensor, "B bands"]:
+    """Logarithms of the mean powers of the grey picture's cosine transform in each band."""
+    grey = images.detach().double().cpu().mean(1)
+    side = grey.shape[-1]
+    cosines = cosine_transform(side)
     power = (cosines @ grey @ cosines.T).square()
+    position = torch.arange(side, dtype=torch.float64)
     frequency = torch.cartesian_prod(position, position).norm(dim=1) / (2 * side)
     # The addend keeps frequencies on a band's edge out of rounding's hands.
     band = torch.floor((frequency - LOWEST) * BANDS / (0.5 - LOWEST) + 1e-9)

@@ -28,3 +28,7 @@ def test_blurred_inputs_are_named_with_what_to_try(tmp_path, capsys):
     line = capsys.readouterr().out.replace("\n", " ")
     assert "by some 1.1 low-res pixels" in line
     assert "downscaler.sigma=1.5" in line  # sqrt(1.0² + 1.1²)
+    print_summary(blurred, tmp_path, blur_assumed=True)
+    line = capsys.readouterr().out.replace("\n", " ")
+    assert "by some 1.1 low-res pixels; their searches took it into account" in line
+    assert "try" not in line

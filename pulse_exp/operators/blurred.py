@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pulse_exp.operators import Downscaler
-from pulse_exp.operators.filters import gaussian_matrix
+from pulse_exp.sharpness import cosine_transform
 
 PINV_CUTOFF = 0.1
 """Singular values below this part of the largest count as zero: what a blur leaves a tenth of is
@@ -15,17 +17,21 @@ lost in the rounding of the input."""
 
 
 def blur_matrices(sigmas: Float[Tensor, " B"], side: int) -> Float[Tensor, "B side side"]:
-    """For each standard deviation, in pixels, what blurs an axis of `side` pixels; mirrored at the
-    edges. The identity for 0."""
-    sharp = torch.eye(side)
-    matrices = [gaussian_matrix(side, side, s).float() if s else sharp for s in sigmas.tolist()]
-    return torch.stack(matrices).to(sigmas.device)
+    """For each standard deviation, in pixels, what blurs an axis of `side` pixels, mirrored at its
+    ends: the cosine transform at f cycles a pixel times exp(−2π²σ²f²). The identity for 0."""
+    cosines = cosine_transform(side)
+    frequency = torch.arange(side, dtype=torch.float64) / (2 * side)
+    variance = sigmas.double().cpu().square()[:, None]
+    decay = torch.exp(-2 * math.pi**2 * variance * frequency.square())
+    matrices = cosines.T @ (decay[:, :, None] * cosines)
+    matrices[variance[:, 0] == 0] = torch.eye(side, dtype=torch.float64)
+    return matrices.float().to(sigmas.device)
 
 
 class Blurred:
     """A `Downscaler` of square images, and after it a Gaussian blur of each low-res image.
 
-    A blur before the reduction is nearly the same.
+    A blur before the reduction is nearly the same, and the estimate is in low-res pixels.
 
     Args:
         downscaler: one whose results are pictures.

@@ -7,6 +7,7 @@ All are centred: low-res pixel i covers high-res pixels `i·factor ... (i + 1)·
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pulse_exp.operators import in_range
@@ -14,7 +15,6 @@ from pulse_exp.operators.filters import (
     box,
     cropping_matrix,
     cubic,
-    gaussian_matrix,
     lanczos3,
     nearest_matrix,
     reflecting_matrix,
@@ -86,7 +86,10 @@ class Gaussian(Separable):
         self.sigma = in_range("downscaler.sigma", sigma, 0.1, 4)
 
     def axis_matrix(self, size: int) -> Tensor:
-        return gaussian_matrix(size, size // self.factor, self.sigma)
+        def kernel(x: Tensor) -> Tensor:
+            return torch.exp(-0.5 * (x / self.sigma).square())
+
+        return reflecting_matrix(size, size // self.factor, kernel, 4 * self.sigma)
 
 
 KINDS: dict[str, type[Separable]] = {

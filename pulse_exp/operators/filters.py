@@ -54,15 +54,6 @@ def reflecting_matrix(
     return _matrix(reflect(index, size), weights, size)
 
 
-def gaussian_matrix(size: int, out: int, sigma: float) -> Float[Tensor, "out size"]:
-    """A Gaussian of standard deviation `sigma` output pixels, cut at 4 of them, mirroring."""
-
-    def kernel(x: Tensor) -> Tensor:
-        return torch.exp(-0.5 * (x / sigma).square())
-
-    return reflecting_matrix(size, out, kernel, 4 * sigma)
-
-
 def cropping_matrix(
     size: int, out: int, kernel: Kernel, support: float
 ) -> Float[Tensor, "out size"]:
