@@ -1,0 +1,69 @@
+"""Inputs that are more blurred than their downscaler makes them, with the default method."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from pulse_exp.measure import run as measure
+from pulse_exp.pipeline import run
+from tests.compose import job
+
+TOY = ["generator=toy", "downscaler.factor=2", "logger=none", "search.steps=10"]
+GENERATED = ["data=generated", "data.count=2", "metrics=[psnr,lr_psnr]"]
+BLUR = ["degradation=gaussian_blur", "degradation.gaussian_blur.sigma=2.0"]
+
+
+def restored(folder: Path, *overrides: str) -> list[dict]:
+    config, words = job(*TOY, "latent.statistics_draws=2000", *overrides)
+    assert run(config, words, folder) == 0
+    (folder / ".hydra").mkdir(exist_ok=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    return rows_of(folder)
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def test_a_search_that_allows_for_the_blur_restores_what_it_took(tmp_path: Path, capsys):
+    rows = restored(tmp_path / "estimated", *GENERATED, *BLUR)
+    assert [row["lr_blur"] for row in rows] == pytest.approx([1.0, 1.0], abs=0.1)
+    assert "took it into account" in capsys.readouterr().out.replace("\n", " ")
+    ignoring = restored(tmp_path / "ignored", *GENERATED, *BLUR, "search.blur=ignored")
+    assert "search.blur=estimated" in capsys.readouterr().out.replace("\n", " ")
+    assert [row["lr_blur"] for row in ignoring] == [row["lr_blur"] for row in rows]
+    for row, hazy in zip(rows, ignoring, strict=True):
+        assert row["psnr"] > hazy["psnr"] + 1
+
+
+def test_a_refined_image_is_consistent_through_the_blur(tmp_path: Path):
+    for row in restored(tmp_path, *GENERATED, *BLUR):
+        assert row["lr_mse_refined"] < 1e-4
+
+
+def test_errors_measured_later_are_of_the_blurred_images(tmp_path: Path):
+    at_once = restored(tmp_path, *GENERATED, *BLUR)
+    config, words = job("task=measure", f"results={tmp_path}", "metrics=[lr_psnr]")
+    assert measure(config, words, tmp_path / "unused") == 0
+    for row, before in zip(rows_of(tmp_path), at_once, strict=True):
+        assert row["lr_psnr"] == pytest.approx(before["lr_psnr"], abs=0.5)
+
+
+def test_sharp_and_blurred_inputs_in_one_batch_are_as_alone(tmp_path: Path):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for name, degradation in {"sharp": [], "blurred": BLUR}.items():
+        config, words = job(*TOY, *GENERATED, "method=nearest", *degradation)
+        assert run(config, words, tmp_path / name) == 0
+        (tmp_path / name / "lr" / "generated00000.png").rename(inputs / f"{name}.png")
+    low_res = ("data=low_res", f"data.root={inputs}", "metrics=[]")
+    together, alone = (
+        restored(tmp_path / f"batch-{size}", f"search.batch_size={size}", *low_res)
+        for size in (2, 1)
+    )
+    assert [row["lr_blur"] > 0 for row in together] == [True, False]
+    for row, single in zip(together, alone, strict=True):
+        assert row["image"] == single["image"]
+        assert row["lr_mse"] == pytest.approx(single["lr_mse"], rel=2e-3)
