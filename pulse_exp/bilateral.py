@@ -67,13 +67,10 @@ def contrast(image: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
 
 
 def share_of_signal(difference: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
-    """How much of each pixel's difference is more than noise, in [0, 1]: a Wiener gain.
-
-    Of the noise's variance 1.5 times is more than pure noise reaches anywhere.
-    """
+    """How much of each pixel's difference is more than noise, in [0, 1]: a Wiener gain."""
     noise = noise_variance(difference)
     power = local_mean(difference.square())
-    return (1 - 1.5 * noise[:, None, None, None] / power.clamp(min=1e-12)).clamp(min=0)
+    return (1 - noise[:, None, None, None] / power.clamp(min=1e-12)).clamp(min=0)
 
 
 def noise_variance(image: Float[Tensor, "B 3 h w"]) -> Float[Tensor, " B"]:

@@ -95,7 +95,8 @@ class Noise:
     """`source`: the generator's own maps, one random draw a row, or a fresh draw at every step.
     The first `trained` noise inputs, or the `visible` ones of no more pixels a side than the
     low-res image, are search variables that begin there, move after a share of `released` of the
-    steps and pay `weight` for a squared change of one pixel; the last `zeroed` are zero."""
+    steps and, with a `weight`, pay it for a squared change of one pixel and keep their norms; the
+    last `zeroed` are zero."""
 
     _target_: str = "pulse_exp.noise.NoiseInputs"
     source: str = "own"

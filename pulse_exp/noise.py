@@ -22,7 +22,8 @@ class NoiseInputs:
             where these are the source, else at a random draw.
         zeroed: the last so many inputs are zero.
         released: the share of a search's steps after which the trained inputs move.
-        weight: what a trained pixel's squared change since the start costs (`NoiseDistance`).
+        weight: what a trained pixel's squared change since the start costs; with one, a map keeps
+            its norm (`NoiseDistance`).
         low_res_side: the longer side of the low-res image, in pixels.
 
     PULSE trains the first five, zeroes the last and draws the others at random.

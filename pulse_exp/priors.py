@@ -16,6 +16,7 @@ from torch import Tensor
 from pulse_exp.bilateral import noise_variance
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
+from pulse_exp.optimizers import norms
 from pulse_exp.rows import Rows
 from pulse_exp.style_statistics import style_moments, style_statistics
 
@@ -254,6 +255,9 @@ class NoiseDistance(Prior):
     without texture; about maps that are a draw they stay one wherever the input says nothing
     (randomise-then-optimise: Bardsley et al. 2014). Part of a noise option: `noise.weight`.
 
+    Every map keeps the norm that it began with, as a Gaussian in high dimension does: else a few
+    large values draw scratches into a face.
+
     The maps of a row rest where they began while what is left of its input is noise of more than
     eps: trained, they would follow that noise.
     """
@@ -283,8 +287,12 @@ class NoiseDistance(Prior):
 
     def project(self, variables: Variables, state: Rows) -> Variables:
         rests = state["rests"].view(-1, 1, 1, 1)
-        changes = self.changes(variables, state)
-        return {**variables, **{n: torch.where(rests, state[n], variables[n]) for n in changes}}
+        projected = {}
+        for name in self.changes(variables, state):
+            start, value = state[name], variables[name]
+            kept = value * (norms(start) / norms(value))
+            projected[name] = torch.where(rests, start, kept)
+        return {**variables, **projected}
 
     def changes(self, variables: Variables, state: Rows) -> dict[str, Tensor]:
         return {name: variables[name] - start for name, start in state.items() if name != "rests"}

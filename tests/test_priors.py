@@ -167,19 +167,33 @@ def test_noise_distance_is_from_where_the_inputs_began():
 
 def test_noise_inputs_rest_while_the_input_is_noisy():
     """Row 0 is left with noise of 1e-2, row 1 with a smooth slope of a larger error."""
-    start = {"latent": X[:2], "noise_0": torch.zeros(2, 1, 4, 4)}
+    start = {"latent": X[:2], "noise_0": torch.randn(2, 1, 4, 4, generator=RNG)}
     prior = NoiseDistance(1.0)
     noise = 0.1 * torch.randn(3, 32, 32, generator=RNG)
     lr = torch.stack([noise, torch.linspace(0, 0.5, 32).expand(3, 32, 32)])
     at = {"sr_lr": torch.zeros_like(lr), "lr": lr, "eps": 1e-3}
     state = prior.update(point(coordinates=X[:2], **start, **at), prior.start(start))
-    moved = {**start, "noise_0": torch.ones(2, 1, 4, 4)}
+    moved = {**start, "noise_0": start["noise_0"].flip(3)}
+    expected = torch.stack([start["noise_0"][0], moved["noise_0"][1]])
     after = prior.project(moved, state)
-    assert after["noise_0"].flatten(1).mean(1).tolist() == [0, 1]
+    torch.testing.assert_close(after["noise_0"], expected)
     # Once released a row's maps stay so, whatever is left then.
     noisy = {**at, "lr": noise.expand(2, -1, -1, -1)}
     state = prior.update(point(coordinates=X[:2], **after, **noisy), state)
-    assert prior.project(moved, state)["noise_0"].flatten(1).mean(1).tolist() == [0, 1]
+    torch.testing.assert_close(prior.project(moved, state)["noise_0"], expected)
+
+
+def test_noise_inputs_keep_the_norms_that_they_began_with():
+    start = {f"noise_{i}": torch.randn(2, 1, s, s, generator=RNG) for i, s in enumerate((4, 8))}
+    prior = NoiseDistance(1.0)
+    state = {**prior.start({"latent": X[:2], **start}), "rests": torch.zeros(2, dtype=torch.bool)}
+    moved = {name: 2 * noise + torch.randn_like(noise) for name, noise in start.items()}
+    for name, noise in prior.project(moved, state).items():
+        for row in range(2):
+            assert noise[row].norm() == pytest.approx(start[name][row].norm(), rel=1e-5)
+            cosine = torch.cosine_similarity(noise[row].flatten(), moved[name][row].flatten(), 0)
+            assert cosine == pytest.approx(1, abs=1e-5)
+    assert all(torch.equal(prior.project(start, state)[name], start[name]) for name in start)
 
 
 def test_noise_autocorrelation_equals_numpy():
