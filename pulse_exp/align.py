@@ -82,7 +82,8 @@ def print_faces(rows: list[Record], folder: Path) -> None:
     for row in failed[:MOST_ROWS]:
         reason = f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}"
         console.print(reason, soft_wrap=True)
-    console.print(f"{len(found)} faces; {len(failed)} photos or faces that cannot be used")
+    unusable = f"; {len(failed)} photos or faces that cannot be used" if failed else ""
+    console.print(("1 face" if len(found) == 1 else f"{len(found)} faces") + unusable)
     for name in ("overview", "aligned", "lr", "faces.jsonl"):
         if (folder / name).exists():
             console.print(escape(str(folder / name)), soft_wrap=True, style="dim")
