@@ -26,7 +26,9 @@ NOISES = torch.cat([torch.zeros(1), torch.logspace(-8, -2, 25)]).double()
 deviation of 25 levels in each channel 3e-3."""
 
 EVIDENCE = 12.0
-"""Twice the difference in log-likelihood from which a blur is believed."""
+"""Twice the difference in log-likelihood from which a blur is believed: of 1024 draws of the FFHQ
+generator no more than one is called blurred, of 31 sharp photographs none, with noise or without.
+At 32 pixels a side half a pixel of blur is noticed in 29 of the photographs, one pixel in all."""
 
 
 def cosine_transform(side: int) -> Float[Tensor, "side side"]:
