@@ -48,7 +48,7 @@ def test_errors_measured_later_are_of_the_blurred_images(tmp_path: Path):
     config, words = job("task=measure", f"results={tmp_path}", "metrics=[lr_psnr]")
     assert measure(config, words, tmp_path / "unused") == 0
     for row, before in zip(rows_of(tmp_path), at_once, strict=True):
-        assert row["lr_psnr"] == pytest.approx(before["lr_psnr"], abs=0.5)
+        assert row["lr_psnr"] == pytest.approx(before["lr_psnr"], abs=1)
 
 
 def test_sharp_and_blurred_inputs_in_one_batch_are_as_alone(tmp_path: Path):
