@@ -190,7 +190,9 @@ def test_noise_inputs_keep_the_norms_that_they_began_with():
     moved = {name: 2 * noise + torch.randn_like(noise) for name, noise in start.items()}
     for name, noise in prior.project(moved, state).items():
         for row in range(2):
-            assert noise[row].norm().item() == pytest.approx(start[name][row].norm().item(), rel=1e-5)
+            assert noise[row].norm().item() == pytest.approx(
+                start[name][row].norm().item(), rel=1e-5
+            )
             cosine = torch.cosine_similarity(noise[row].flatten(), moved[name][row].flatten(), 0)
             assert cosine.item() == pytest.approx(1, abs=1e-5)
     assert all(torch.equal(prior.project(start, state)[name], start[name]) for name in start)
