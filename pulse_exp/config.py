@@ -691,12 +691,13 @@ class BackProjection:
 
 @option("refine", "bilateral_back_projection")
 class BilateralBackProjection:
-    """`colour_spread`: the distance in RGB that counts as another colour; `edges`: how strongly
-    contrast hides a difference; `far`: the difference in RGB from which it counts little."""
+    """`colour_spread`: the distance in RGB that counts as another colour; `edges`: the contrast at
+    which half of a difference is believed; `far`: the difference in RGB from which it counts
+    little."""
 
     _target_: str = "pulse_exp.refine.BilateralBackProjection"
     colour_spread: float = 0.1
-    edges: float = 3.0
+    edges: float = 0.4
     far: float = 0.5
 
 

@@ -15,7 +15,6 @@ from pulse_exp.bilateral import (
     gaussian,
     share_of_signal,
 )
-from pulse_exp.conjugate_gradients import conjugate_gradients
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Objective
@@ -23,12 +22,6 @@ from pulse_exp.operators import Downscaler
 from pulse_exp.problem import Candidate
 from pulse_exp.rows import move
 from pulse_exp.seeding import random_generator
-
-FLOOR = 0.03
-"""Standard deviation of a difference that is fully believed, in units of the correction's."""
-
-ITERATIONS = 15
-"""Of the conjugate gradients: after them the error hardly falls."""
 
 
 class Refinement(Protocol):
@@ -66,19 +59,17 @@ class BackProjection:
 class BilateralBackProjection:
     """Gives the result the colours of the input without crossing the edges of what it shows.
 
-    The correction is B c, where B enlarges low-res values along the edges of x by a joint bilateral
-    kernel (Kopf et al. 2007): skin takes from skin and background from background, where
-    `BackProjection` rings. c is the most probable one of a linear Gaussian model, with r = y − A x,
+    With r = y − A x, what the result x lacks of the input y, and c = w r, what of it is believed,
+    the correction is B c + A⁺ w (c − A B c). B enlarges low-res values along the edges of x by a
+    joint bilateral kernel (Kopf et al. 2007): skin takes from skin and background from background,
+    where `BackProjection` alone rings. What the downscaler then still misses of c, its finest part,
+    is added as `BackProjection` does: with full belief the input is met. The belief w of a low-res
+    pixel is a product of
 
-        minimise Σ c² + Σ (r − A B c)² / n,
-
-    by conjugate gradients. n, in units of c's variance, says how little a low-res pixel's
-    difference is believed. It is small but for
-
-    - (`edges` g³)², where g is the contrast of the input or the result about the pixel: what
-      differs at a silhouette is in the wrong place, not of the wrong colour;
-    - 1 / s − 1, where s is the share of signal in the difference, the rest being noise, times
-      exp(-|r|² / (2 `far`²)): what differs by far is missing in the result. Repainted, it would be
+    - the share of signal in the difference, the rest being noise;
+    - 1 / (1 + (g / `edges`)⁶), where g is the contrast of the input or the result about the pixel:
+      what differs at a silhouette is in the wrong place, not of the wrong colour;
+    - exp(-|r|² / (2 `far`²)): what differs by far is missing in the result. Repainted, it would be
       a blot.
 
     So the downscaling error falls but does not vanish. The blocks of a compressed input are painted
@@ -86,7 +77,7 @@ class BilateralBackProjection:
 
     Args:
         colour_spread: standard deviation of the kernel in colour, as a distance in RGB.
-        edges: how strongly contrast hides a difference; 0 for not at all.
+        edges: the contrast at which half of a difference is believed.
         far: the difference, as a distance in RGB, from which it counts little.
     """
 
@@ -106,26 +97,17 @@ class BilateralBackProjection:
         sr_lr = downscaler(sr)
         difference = lr - sr_lr
         belief = self.belief(difference, torch.maximum(contrast(lr), contrast(sr_lr)))
-        enlarge = JointBilateralEnlargement(sr_lr, sr, self.colour_spread)
-
-        def seen(c: Tensor) -> Tensor:
-            return downscaler(enlarge(c))
-
-        transposed = torch.func.vjp(seen, torch.zeros_like(lr))[1]
-        correction = conjugate_gradients(
-            lambda c: c + transposed(belief * seen(c))[0],
-            transposed(belief * difference)[0],
-            ITERATIONS,
-        )
-        return sr + enlarge(correction)
+        believed = belief * difference
+        along_edges = JointBilateralEnlargement(sr_lr, sr, self.colour_spread)(believed)
+        rest = belief * (believed - downscaler(along_edges))
+        return sr + along_edges + downscaler.pseudo_inverse(rest)
 
     def belief(
         self, difference: Float[Tensor, "1 3 h w"], contrasts: Float[Tensor, "1 1 h w"]
     ) -> Float[Tensor, "1 1 h w"]:
-        """1 / n of every low-res pixel; 0 where all is noise."""
-        signal = share_of_signal(difference) * gaussian(difference, self.far)
-        hidden = FLOOR**2 + (self.edges * contrasts**3).square()
-        return signal / (1 + signal * (hidden - 1))  # 1 / (hidden + 1 / signal - 1)
+        """How much each low-res pixel's difference is believed, in [0, 1]."""
+        silhouette = 1 + (contrasts / self.edges) ** 6
+        return share_of_signal(difference) * gaussian(difference, self.far) / silhouette
 
 
 class PivotalTuning:
