@@ -697,7 +697,7 @@ class BilateralBackProjection:
 
     _target_: str = "pulse_exp.refine.BilateralBackProjection"
     colour_spread: float = 0.1
-    edges: float = 0.4
+    edges: float = 0.5
     far: float = 0.5
 
 

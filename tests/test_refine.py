@@ -37,7 +37,7 @@ def test_back_projection_changes_only_what_the_downscaler_sees(down):
 
 
 def bilateral(
-    sr: torch.Tensor, lr: torch.Tensor, down: object, edges: float = 0.4, far: float = 0.5
+    sr: torch.Tensor, lr: torch.Tensor, down: object, edges: float = 0.5, far: float = 0.5
 ) -> torch.Tensor:
     refinement = BilateralBackProjection(0.1, edges, far)
     return refinement(sr, lr, Candidate("a", 0, "unsolved"), down, None)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_bilateral_back_projection_equals_its_formula():
         g = max(float(contrast(image)[0, 0, y, x]) for image in (lr, down(SR)))
         r = difference[0, :, y, x]
         far = exp(-float(r @ r) / (2 * 0.5**2))
-        belief[0, 0, y, x] *= far / (1 + (g / 0.4) ** 6)
+        belief[0, 0, y, x] *= far / (1 + (g / 0.5) ** 6)
     believed = belief * difference
     units = torch.eye(SR[0, 0].numel(), dtype=torch.float64).view(-1, 1, 1, *SR.shape[2:])
     matrix = torch.stack([down(unit).flatten() for unit in units], dim=1)
