@@ -19,6 +19,7 @@ from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Objective
 from pulse_exp.operators import Downscaler
+from pulse_exp.operators.downscalers import Bicubic
 from pulse_exp.problem import Candidate
 from pulse_exp.rows import move
 from pulse_exp.seeding import random_generator
@@ -60,11 +61,12 @@ class BilateralBackProjection:
     """Gives the result the colours of the input without crossing the edges of what it shows.
 
     With r = y − A x, what the result x lacks of the input y, and c = w r, what of it is believed,
-    the correction is B c + A⁺ w (c − A B c). B enlarges low-res values along the edges of x by a
+    the correction is B c + D⁺ w (c − A B c). B enlarges low-res values along the edges of x by a
     joint bilateral kernel (Kopf et al. 2007): skin takes from skin and background from background,
     where `BackProjection` alone rings. What the downscaler then still misses of c, its finest part,
-    is added as `BackProjection` does: with full belief the input is met. The belief w of a low-res
-    pixel is a product of
+    is added by the pseudo-inverse D⁺ of bicubic reduction: where A is that, full belief meets the
+    input. The inverse of a reduction that blurs would turn the input's rounding into ripples. The
+    belief w of a low-res pixel is a product of
 
     - the share of signal in the difference, the rest being noise;
     - 1 / (1 + (g / `edges`)⁶), where g is the contrast of the input or the result about the pixel:
@@ -100,7 +102,8 @@ class BilateralBackProjection:
         believed = belief * difference
         along_edges = JointBilateralEnlargement(sr_lr, sr, self.colour_spread)(believed)
         rest = belief * (believed - downscaler(along_edges))
-        return sr + along_edges + downscaler.pseudo_inverse(rest)
+        factor = sr.shape[-1] // lr.shape[-1]
+        return sr + along_edges + Bicubic(factor).pseudo_inverse(rest)
 
     def belief(
         self, difference: Float[Tensor, "1 3 h w"], contrasts: Float[Tensor, "1 1 h w"]

@@ -10,7 +10,8 @@ from pulse_exp.building import build_downscaler, build_objective
 from pulse_exp.errors import UserError
 from pulse_exp.generators import load
 from pulse_exp.objective import Objective
-from pulse_exp.operators.downscalers import Bicubic
+from pulse_exp.operators.blurred import Blurred, blur_matrices
+from pulse_exp.operators.downscalers import Bicubic, Gaussian
 from pulse_exp.operators.measurements import BlockMask, Composed, GaussianMeasurements
 from pulse_exp.problem import Candidate
 from pulse_exp.refine import BackProjection, BilateralBackProjection, PivotalTuning
@@ -114,6 +115,24 @@ def test_bilateral_back_projection_does_not_paint_noise():
     noise = 0.04 * torch.randn(1, 3, 32, 32, generator=RNG, dtype=torch.float64)
     changed = bilateral(sr, down(sr) + noise, down) - sr
     assert changed.square().mean() < 0.01 * 0.04**2
+
+
+@pytest.mark.parametrize(
+    "down",
+    [Blurred(Bicubic(4), blur_matrices(torch.tensor([1.0]), 32)), Gaussian(4, 1.0)],
+    ids=["blurred", "gaussian"],
+)
+def test_bilateral_back_projection_through_a_blur_paints_no_ripples_of_rounding(down):
+    sr = torch.linspace(0.3, 0.7, 128, dtype=torch.float64).expand(1, 3, 128, 128).clone()
+    lr = down(sr)
+    uniform = torch.rand(lr.shape, generator=random_generator(0), dtype=torch.float64)
+    rounded = lr + (uniform - 0.5) / 255
+    exact = BackProjection()(sr, rounded, Candidate("a", 0, "unsolved"), down, None)
+    ripples = (exact - sr).square().mean()
+    assert (bilateral(sr, rounded, down) - sr).square().mean() < 0.1 * ripples
+    browner = lr + torch.tensor([0.05, 0.0, -0.05], dtype=torch.float64)[:, None, None]
+    remaining = down(bilateral(sr, browner, down)) - browner
+    assert remaining.square().mean() < 0.01 * (lr - browner).square().mean()
 
 
 def test_bilateral_back_projection_leaves_measurements_that_are_no_picture_alone():
