@@ -24,8 +24,8 @@ ONE_VECTOR = {"Z", "W", "PerturbedW", "WhitenedW"}
 """Latents with one vector for all layers."""
 
 OFFSETS = {
-    "WhitenedWPlus": {"offset"},
-    "PreconditionedWPlus": {"offset"},
+    "WhitenedWPlus": {"offset_coarse", "offset_fine"},
+    "PreconditionedWPlus": {"offset_coarse", "offset_fine"},
     "WPlusPlus": {"offset", "filters"},
     "IntermediateLayers": {"features"},
 }

@@ -18,7 +18,7 @@ Any option is one word, GROUP=OPTION; several of one group: GROUP=[A,B]; any val
 
 COMMON = """\
 Values most often set:
-  search.steps=80   search.restarts=1  search.batch_size=null  search.eps=1e-3
+  search.steps=86   search.restarts=1  search.batch_size=null  search.eps=1e-3
   search.stop=never|all_solved   downscaler.factor=8|16|32|64   seed=0
   metrics=[psnr,lr_psnr,ssim,niqe]   hydra.run.dir=DIR
 

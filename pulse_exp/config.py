@@ -152,11 +152,14 @@ class WhitenedW(Start):
 
 @option("latent", "whitened_w_plus", "estimated_w_plus")
 class WhitenedWPlus(Start):
-    """One shared vector and an offset for each layer, both in whitened coordinates."""
+    """One shared vector and an offset for each layer, all in whitened coordinates. `released`: the
+    share of the steps after which the offsets of the last five eighths of the layers move; they
+    reach their full rate after half as many more."""
 
     _target_: str = "pulse_exp.latents.WhitenedWPlus"
     start: str = "mean"
     statistics_draws: int = 250_000
+    released: float = 0.0
 
 
 @option("latent", "preconditioned_w_plus")
@@ -227,14 +230,14 @@ class Gaussian:
 
 @option("prior", "layered_gaussian")
 class LayeredGaussian:
-    """`vector`: weight of the shared vector's square; `coarse`, `fine`: of the offset's at the
-    first and the last layer."""
+    """`vector`: weight of the shared vector's square; `coarse`, `fine`: of the offsets' in the
+    first three eighths of the layers and in the others."""
 
     _target_: str = "pulse_exp.priors.LayeredGaussian"
     weight: float = 1.0
     vector: float = 0.2
-    coarse: float = 10.0
-    fine: float = 30.0
+    coarse: float = 12.0
+    fine: float = 95.0
 
 
 @option("prior", "cross")
@@ -364,11 +367,12 @@ class GeocrossLoss(Cross):
 @option("loss", "constrained_l2")
 class ConstrainedL2:
     """`start`: the multiplier's first value; `rate`: how far its logarithm moves in a step, up
-    above eps, down within it."""
+    above the level, down within it; `aim`: the level as a share of eps."""
 
     _target_: str = "pulse_exp.losses.ConstrainedL2"
-    start: float = 0.5
-    rate: float = 0.05
+    start: float = 0.05
+    rate: float = 0.08
+    aim: float = 0.5
 
 
 # --- optimizers and schedules ---------------------------------------------------------------

@@ -23,6 +23,10 @@ from pulse_exp.style_statistics import style_moments, style_statistics
 
 Variables = Mapping[str, Tensor]
 
+COARSE_LAYERS = 3 / 8
+"""The share of a generator's layers that shape a face: of 16 the first six, up to 32 pixels a side.
+The others draw its skin and hair."""
+
 
 class Latent:
     """A latent space.
@@ -94,6 +98,11 @@ class Latent:
             progress: how much of its search each row has behind it, in [0, 1].
         """
         return {}
+
+    def held(self, rates: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The variables' learning rates over the steps `[steps]`, 0 for as long as the space keeps
+        a variable where it began."""
+        return rates
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
         """What priors look at."""
@@ -226,21 +235,46 @@ class WhitenedW(Latent):
 
 
 class WhitenedWPlus(WhitenedW):
-    """A whitened vector that all layers share plus an offset for each layer, both variables."""
+    """A whitened vector that all layers share plus an offset for each layer, all variables.
+
+    `offset_coarse` `[B, n, w_dim]` are those of the first `COARSE_LAYERS`, `offset_fine` those of
+    the others.
+
+    Args:
+        released: the share of a search's steps after which the fine layers' offsets move, in steps
+            that grow for half as long: whatever the face can explain is left to it, and not drawn
+            as folds and meshes of skin.
+    """
+
+    def __init__(
+        self, generator: Generator, statistics_draws: int, released: float, **start: object
+    ) -> None:
+        super().__init__(generator, statistics_draws, **start)
+        self.released = released
+        self.num_coarse = round(COARSE_LAYERS * self.num_ws)
 
     def mean(self, batch: int) -> dict[str, Tensor]:
-        return self.with_offset(super().mean(batch))
+        return self.with_offsets(super().mean(batch))
 
     def random(self, rngs: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        return self.with_offset(super().random(rngs))
+        return self.with_offsets(super().random(rngs))
 
-    def with_offset(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
-        batch = len(variables["latent"])
-        offset = torch.zeros(batch, self.num_ws, self.w_dim, device=self.device)
-        return {**variables, "offset": offset}
+    def with_offsets(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
+        latent, n = variables["latent"], self.num_coarse
+        coarse, fine = (latent.new_zeros(len(latent), k, self.w_dim) for k in (n, self.num_ws - n))
+        return {**variables, "offset_coarse": coarse, "offset_fine": fine}
+
+    def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        rate = rates["offset_fine"]
+        first, rise = round(self.released * len(rate)), round(0.5 * self.released * len(rate))
+        free = (torch.arange(len(rate)) - first + 1) / max(1, rise)
+        return {**rates, "offset_fine": rate * free.clamp(0, 1)}
+
+    def offsets(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
+        return torch.cat([variables["offset_coarse"], variables["offset_fine"]], dim=1)
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
-        return variables["latent"] + variables["offset"]
+        return variables["latent"] + self.offsets(variables)
 
 
 class PreconditionedWPlus(WhitenedWPlus):
@@ -262,23 +296,25 @@ class PreconditionedWPlus(WhitenedWPlus):
         self,
         generator: Generator,
         statistics_draws: int,
+        released: float,
         sensitivity_draws: int,
         resolved: float,
         **start: object,
     ) -> None:
-        super().__init__(generator, statistics_draws, **start)
+        super().__init__(generator, statistics_draws, released, **start)
         space = f"whitened-{statistics_draws}"
         found = low_res_sensitivity(generator, self.ws_at, sensitivity_draws, space)
         self.shared, self.layers = found.directions[-1], found.directions[:-1]
         units = (1 + found.strengths / resolved).rsqrt()
-        self.units = {"latent": units[-1:], "offset": units[:-1]}
+        coarse, fine = units[: self.num_coarse], units[self.num_coarse : -1]
+        self.units = {"latent": units[-1:], "offset_coarse": coarse, "offset_fine": fine}
 
     def styled(self, styles: Float[Tensor, "N w_dim"]) -> Float[Tensor, "N n d"]:
         return super().styled(styles) @ self.shared
 
     def coordinates(self, variables: Variables) -> Float[Tensor, "B n d"]:
-        offset = torch.einsum("lij,blj->bli", self.layers, variables["offset"])
-        return variables["latent"] @ self.shared.T + offset
+        offsets = torch.einsum("lij,blj->bli", self.layers, self.offsets(variables))
+        return variables["latent"] @ self.shared.T + offsets
 
 
 class PerturbedW(W):

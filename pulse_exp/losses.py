@@ -151,28 +151,29 @@ class Lpips(Term):
 
 
 class ConstrainedL2(Term):
-    """μ · L2 / eps with a multiplier μ for each row: "the lowest penalty subject to L2 <= level".
+    """μ · L2 / (aim · eps), μ for each row: "the lowest penalty subject to L2 <= level".
 
     After each step log μ grows by `rate` times log(L2 / level), the latter held within ±1: dual
     ascent on the constraint log L2 <= log level, so that no weight has to be tuned for an image or
     a factor. Near the level the steps become small, and μ settles where the constraint holds. The
-    level is eps, or the variance of the white noise in what is left of the input, where that is
-    more: closer the image would only follow the noise (Morozov's discrepancy principle).
+    level is aim · eps, or the variance of the white noise in what is left of the input, where that
+    is more: closer the image would only follow the noise (Morozov's discrepancy principle).
     """
 
-    def __init__(self, start: float, rate: float) -> None:
-        self.first, self.rate = start, rate
+    def __init__(self, start: float, rate: float, aim: float) -> None:
+        self.first, self.rate, self.aim = start, rate, aim
 
     def start(self, variables: Mapping[str, Tensor]) -> Rows:
         batch = len(next(iter(variables.values())))
         return {"multiplier": torch.full((batch,), self.first)}
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
-        return state["multiplier"] * point.lr_mse / point.eps
+        return state["multiplier"] * point.lr_mse / (self.aim * point.eps)
 
     def update(self, point: Point, state: Rows) -> Rows:
-        level = torch.full_like(point.lr_mse, point.eps)
+        least = self.aim * point.eps
+        level = torch.full_like(point.lr_mse, least)
         if point.is_image:
-            level = noise_variance((point.lr - point.sr_lr).detach()).clamp(min=point.eps)
+            level = noise_variance((point.lr - point.sr_lr).detach()).clamp(min=least)
         excess = (point.lr_mse.detach() / level).log().clamp(-1, 1)
         return {"multiplier": state["multiplier"] * (self.rate * excess).exp()}

@@ -66,10 +66,12 @@ class Term:
     Attributes:
         weight: factor on the value.
         reads_image: whether it looks at the picture (a loss) or at the latent alone (a prior).
+        aim: the share of eps that it works towards.
     """
 
     weight: float = 1.0
     reads_image: bool = True
+    aim: float = 1.0
 
     def prepare(self, generator: Generator) -> None:
         """Reads what the term needs of the generator, once."""
@@ -93,6 +95,9 @@ class Objective:
     Args:
         estimates_blur: an input's blur, where the generator's draws tell of it, is assumed after
             the downscaler.
+
+    Attributes:
+        level: the downscaling error that the terms work towards, eps or less.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Objective:
         self.generator, self.latent, self.noise = generator, latent, noise
         self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
         self.estimates_blur = estimates_blur
+        self.level = eps * min((term.aim for term in self.terms.values()), default=1.0)
         for term in self.terms.values():
             term.prepare(generator)
         self.estimate: LinearEstimate | None = None

@@ -114,10 +114,10 @@ class LayeredGaussian(Prior):
     """vector·mean(v²) + mean(c·o²) of a shared vector v and the layers' offsets o.
 
     The negative log density of a Gaussian v and Gaussian offsets, up to a factor: one offset has a
-    variance of vector·num_ws / c when v has 1. c rises linearly from `coarse` at the first layer to
-    `fine` at the last: fine layers, which the low-res input hardly sees, are kept nearer to the
-    shared vector. By default offsets are about half as wide as v at the first layer, a third at
-    the last (in 16 layers): the layers of one face belong together.
+    variance of vector·num_ws / c when v has 1. c is `coarse` for the layers that shape a face and
+    `fine` for the others, which would draw what they are to explain as folds and meshes of skin. By
+    default their offsets are half and a sixth as wide as v (in 16 layers): the layers of one face
+    belong together.
     """
 
     def __init__(self, weight: float, vector: float, coarse: float, fine: float) -> None:
@@ -125,12 +125,12 @@ class LayeredGaussian(Prior):
         self.coarse, self.fine = coarse, fine
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
-        vector, offset = point.variables["latent"], point.variables["offset"]
-        layers = torch.linspace(
-            self.coarse, self.fine, offset.shape[1], device=offset.device, dtype=offset.dtype
+        vector, coarse, fine = (
+            point.variables[name].square().mean(2)
+            for name in ("latent", "offset_coarse", "offset_fine")
         )
-        penalty = (layers[:, None] * offset.square()).flatten(1).mean(1)
-        return self.vector * vector.square().flatten(1).mean(1) + penalty
+        offsets = torch.cat([self.coarse * coarse, self.fine * fine], dim=1)
+        return self.vector * vector.mean(1) + offsets.mean(1)
 
 
 class Geocross(Prior):

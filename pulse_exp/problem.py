@@ -51,7 +51,8 @@ class Candidate:
         status: "solved" (some step was within eps), "unsolved", or "failed".
         reason: why it failed; empty otherwise.
         sr: the image of the best point `[3, H, W]`, None when failed. Best is the point nearest
-            to the prior among those within eps, or the lowest downscaling error if none was.
+            to the prior among those within the objective's level, or the one of the lowest
+            downscaling error if none was.
         variables: the latent variables that made it, by name.
         constants: what else made it and did not move, such as random noise inputs `[1, ...]`.
         lr_mse: its downscaling error, the mean squared error to the low-res input.

@@ -174,7 +174,7 @@ class LatentSearch(pl.LightningModule):
             rates = self.phases.learning_rates(
                 list(self.rows["variables"]), self.schedule, self.settings.steps
             )
-            rates = self.objective.noise.held(rates)
+            rates = self.objective.noise.held(self.objective.latent.held(rates))
             self.rates = {k: v.to(self.rows["step"].device) for k, v in rates.items()}
 
     def row(self, index: int) -> Rows:
@@ -343,10 +343,10 @@ class LatentSearch(pl.LightningModule):
         step, awake = rows["step"], ~rows["done"]
         error, penalty = point.lr_mse.detach(), self.objective.penalty(point).detach()
         finite = torch.isfinite(point.total.detach()) & torch.isfinite(error)
-        inside = error <= self.settings.eps
-        best = rows["best"]
-        # Within eps the point nearest to the prior is best; outside, the one nearest to eps.
-        best_inside = best["lr_mse"] <= self.settings.eps
+        solved, level = error <= self.settings.eps, self.objective.level
+        inside, best = error <= level, rows["best"]
+        # Within the level the point nearest to the prior is best; outside, the one nearest to it.
+        best_inside = best["lr_mse"] <= level
         closer = torch.where(inside, penalty < best["penalty"], error < best["lr_mse"])
         better = awake & finite & torch.where(inside == best_inside, closer, inside)
         if self.optimizer.samples:  # the newest: the best of a chain is no draw
@@ -354,7 +354,7 @@ class LatentSearch(pl.LightningModule):
         now = {"lr_mse": error, "penalty": penalty, "step": step}
         now["variables"] = {k: v.detach() for k, v in point.variables.items()}
         rows["best"] = where(better, now, best)
-        first = awake & finite & inside & (rows["solved_step"] < 0)
+        first = awake & finite & solved & (rows["solved_step"] < 0)
         rows["solved_step"] = torch.where(first, step, rows["solved_step"])
         rows["failed_step"] = torch.where(awake & ~finite, step, rows["failed_step"])
         for name, value in [*point.terms.items(), ("lr_mse", error)]:
@@ -363,7 +363,7 @@ class LatentSearch(pl.LightningModule):
             curve.scatter_(1, at, new.to(curve.dtype)[:, None])
         ended = ~finite | (step >= self.settings.steps)
         if self.settings.stop == "all_solved":
-            ended = ended | inside
+            ended = ended | solved
         rows["done"] = rows["done"] | ended
 
     @torch.no_grad()

@@ -114,7 +114,7 @@ def test_methods_carry_no_number_but_their_steps_and_no_word_but_of_a_blur():
 
 
 def test_the_steps_of_a_method_are_its_own_until_the_command_line_says_otherwise():
-    assert job()[0].search.steps == 80
+    assert job()[0].search.steps == 86
     assert job("method=pulse")[0].search.steps == 100
     assert job("search.steps=7")[0].search.steps == 7
 

@@ -129,7 +129,10 @@ def test_gaussianized_and_whitened_coordinates_follow_their_formulas():
     white = (shared + offset).double().numpy()
     root = statistics.directions.double().numpy() * np.sqrt(statistics.variances.double().numpy())
     v = white @ root.T + statistics.mean.double().numpy()
-    found = latent("whitened_w_plus").ws({"latent": shared, "offset": offset})
+    coarse, fine = offset.split([2, TOY.num_ws - 2], dim=1)
+    found = latent("whitened_w_plus").ws(
+        {"latent": shared, "offset_coarse": coarse, "offset_fine": fine}
+    )
     np.testing.assert_allclose(found, np.where(v > 0, v, v / 5), rtol=1e-3, atol=1e-4)
 
 
@@ -142,13 +145,31 @@ def test_preconditioning_turns_the_whitened_space_and_shortens_units():
     torch.testing.assert_close(
         turned.ws(turned.between(styles, weights)), plain.ws(plain.between(styles, weights))
     )
+    layers = {"latent": slice(None), "offset_coarse": slice(2), "offset_fine": slice(2, None)}
     for name, unit in turned.units.items():
         variables = turned.mean(1)
         variables[name] = torch.randn(variables[name].shape, generator=rng)
         moved = turned.coordinates(variables).norm(dim=2)
-        torch.testing.assert_close(moved, variables[name].norm(dim=2).expand_as(moved))
+        expected = torch.zeros_like(moved)
+        expected[:, layers[name]] = variables[name].norm(dim=2)
+        torch.testing.assert_close(moved, expected)
         assert unit.shape == variables[name].shape[1:]
         assert 0 < unit.min() < unit.max() <= 1
+
+
+def test_the_offsets_of_fine_layers_rest_until_they_are_released():
+    names = ["latent", "offset_coarse", "offset_fine"]
+    for released, factors in (
+        (0.5, [0, 0, 0, 0, 0.5, 1, 1, 1]),
+        (0.25, [0, 0, 1, 1, 1, 1, 1, 1]),
+        (0, [1] * 8),
+    ):
+        space = latent("preconditioned_w_plus", f"latent.released={released}")
+        assert list(space.mean(1)) == names
+        rates = {name: torch.linspace(2, 9, 8) for name in names}
+        held = dict(space.held(rates))
+        torch.testing.assert_close(held.pop("offset_fine"), rates["latent"] * torch.tensor(factors))
+        assert all(torch.equal(rate, rates[name]) for name, rate in held.items())
 
 
 def test_the_mean_start_is_the_centre():

@@ -97,13 +97,14 @@ def test_lp_has_a_finite_gradient_at_zero():
     assert torch.autograd.grad(value.sum(), sr_lr)[0].isfinite().all()
 
 
-def test_the_multiplier_of_each_row_follows_its_own_constraint():
-    loss = ConstrainedL2(start=0.1, rate=0.5)
-    low, eps = torch.zeros(3, 3, 4, 4), 1e-3
+@pytest.mark.parametrize("aim", [1, 0.25])
+def test_the_multiplier_of_each_row_follows_its_own_constraint(aim: float):
+    loss = ConstrainedL2(start=0.1, rate=0.5, aim=aim)
+    low, level = torch.zeros(3, 3, 4, 4), 1e-3
     errors = [1e-4, 1e-1, 1.5e-3]
-    near = point(low + torch.tensor(errors).sqrt().view(3, 1, 1, 1), low, eps=eps)
+    near = point(low + torch.tensor(errors).sqrt().view(3, 1, 1, 1), low, eps=level / aim)
     state = loss.start({"latent": torch.zeros(3, 1, 4)})
-    np.testing.assert_allclose(loss(near, state), [0.1 * e / eps for e in errors], rtol=1e-5)
+    np.testing.assert_allclose(loss(near, state), [0.1 * e / level for e in errors], rtol=1e-5)
     after = loss.update(near, loss.update(near, state))
     steps = np.array([-1, 1, np.log(1.5)])  # far below, far above, near
     np.testing.assert_allclose(after["multiplier"], 0.1 * np.exp(2 * 0.5 * steps), rtol=1e-5)
@@ -111,7 +112,7 @@ def test_the_multiplier_of_each_row_follows_its_own_constraint():
 
 def test_the_multiplier_does_not_follow_noise():
     """Noise of a variance above eps is a constraint that holds; an edge of that power is not."""
-    loss = ConstrainedL2(start=0.1, rate=0.5)
+    loss = ConstrainedL2(start=0.1, rate=0.5, aim=1.0)
     noise = 0.1 * torch.randn(1, 3, 32, 32, generator=RNG)
     edge = 0.1 * torch.ones(1, 3, 32, 32)
     edge[..., 16:] = -0.1

@@ -64,9 +64,9 @@ def test_geocross_has_a_finite_gradient_where_vectors_agree():
 
 
 def test_layered_gaussian_equals_numpy():
-    v, o = torch.randn(2, 1, 5, generator=RNG), torch.randn(2, 3, 5, generator=RNG)
-    at = point(coordinates=v, offset=o)
-    c = np.array([1, 2, 3])[:, None]
+    v, o = torch.randn(2, 1, 5, generator=RNG), torch.randn(2, 8, 5, generator=RNG)
+    at = point(coordinates=v, offset_coarse=o[:, :3], offset_fine=o[:, 3:])
+    c = np.array([1, 1, 1, 3, 3, 3, 3, 3])[:, None]
     expected = [
         0.2 * (a.numpy() ** 2).mean() + (c * b.numpy() ** 2).mean()
         for a, b in zip(v, o, strict=True)

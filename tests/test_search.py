@@ -253,6 +253,23 @@ def test_among_solved_points_the_one_nearest_to_the_prior_is_best():
         )
 
 
+def test_an_aim_below_eps_is_what_the_best_point_meets():
+    """Solved is within eps; best is the nearest to the prior within the aim, else nearest to it."""
+    words = ["latent=whitened_w", "noise=fixed", "prior=gaussian", "loss=constrained_l2"]
+    within = 0
+    for aim in (0.9, 0.5, 1e-3):
+        level = 0.2 * aim
+        run_ = run([*words, f"loss.constrained_l2.aim={aim}"], eps=0.2, steps=12)
+        for candidate in run_.values():
+            errors = candidate.curves["lr_mse"]
+            assert candidate.status == ("solved" if min(errors) <= 0.2 else "unsolved")
+            inside = [step for step, error in enumerate(errors) if error <= level]
+            by = candidate.curves["gaussian"] if inside else errors
+            assert candidate.best_step == min(inside or range(13), key=lambda step: by[step])
+            within += bool(inside)
+    assert 0 < within < 3 * len(run_)
+
+
 def test_a_row_that_is_not_finite_fails_alone():
     healthy = run()
     broken = [*STARTS[:2], Start("broken", 0, torch.full((3, 8, 8), torch.nan)), *STARTS[2:]]
