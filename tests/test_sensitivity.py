@@ -10,7 +10,7 @@ from pulse_exp.seeding import random_generator
 from pulse_exp.sensitivity import Sensitivity, low_res_sensitivity, measure
 
 TOY = load("toy")
-SPACE = WhitenedWPlus(TOY, 2000)
+SPACE = WhitenedWPlus(TOY, 2000, released=0.0)
 
 
 def low_res(coordinates: Tensor) -> Tensor:

@@ -60,10 +60,15 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "choice",
-    ["method=dual_ascent", "method=pulse", "optimizer=langevin", "latent=w_plus_plus"],
+    [
+        "method=dual_ascent",
+        "method=pulse",
+        "optimizer=langevin",
+        "latent=w_plus_plus prior=gaussian",
+    ],
 )
 def test_the_host_never_waits_inside_a_step(choice: str):
-    search = small_search(choice)
+    search = small_search(*choice.split())
     with Waits() as waits:
         search.advance()
         search.advance()
