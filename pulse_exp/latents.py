@@ -18,6 +18,7 @@ from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.rows import Rows, where
+from pulse_exp.schedules import hold
 from pulse_exp.sensitivity import low_res_sensitivity
 from pulse_exp.style_statistics import style_moments, style_statistics
 
@@ -265,10 +266,8 @@ class WhitenedWPlus(WhitenedW):
         return {**variables, "offset_coarse": coarse, "offset_fine": fine}
 
     def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        rate = rates["offset_fine"]
-        first, rise = round(self.released * len(rate)), round(0.5 * self.released * len(rate))
-        free = (torch.arange(len(rate)) - first + 1) / max(1, rise)
-        return {**rates, "offset_fine": rate * free.clamp(0, 1)}
+        fine = hold(rates["offset_fine"], self.released, rise=self.released / 2)
+        return {**rates, "offset_fine": fine}
 
     def offsets(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return torch.cat([variables["offset_coarse"], variables["offset_fine"]], dim=1)

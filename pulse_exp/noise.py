@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pulse_exp.generators.base import Generator
 from pulse_exp.rows import Rows
+from pulse_exp.schedules import hold
 
 
 class NoiseInputs:
@@ -83,8 +84,7 @@ class NoiseInputs:
         after = dict(rates)
         for name, rate in rates.items():
             if name.startswith("noise_"):
-                first = round(self.released * len(rate))
-                after[name] = torch.cat([torch.zeros_like(rate[:first]), rate[first:]])
+                after[name] = hold(rate, self.released)
         return after
 
     def redraw(self, generator: Generator, rngs: Sequence[torch.Generator]) -> Rows:

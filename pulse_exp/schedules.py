@@ -71,6 +71,17 @@ class CosineRamped(Ramped):
         return up * (0.5 - 0.5 * math.cos(math.pi * down))
 
 
+def hold(rates: Tensor, share: float, rise: float = 0.0) -> Tensor:
+    """Rates over the steps `[steps]`, 0 for the first `share` of them.
+
+    Args:
+        rise: the share of the steps over which they then grow to what they were.
+    """
+    steps = len(rates)
+    since = torch.arange(steps) - round(share * steps) + 1
+    return rates * (since / max(1, round(rise * steps))).clamp(0, 1)
+
+
 class Phases:
     """A search as a sequence of stretches, each with its share of the steps and its variables."""
 

@@ -40,7 +40,7 @@ def test_a_search_that_allows_for_the_blur_restores_what_it_took(tmp_path: Path,
 
 def test_a_refined_image_is_consistent_through_the_blur(tmp_path: Path):
     for row in restored(tmp_path, *GENERATED, *BLUR):
-        assert row["lr_mse_refined"] < 2e-4
+        assert row["lr_mse_refined"] < 1.5e-4
         assert row["lr_mse_refined"] < 0.05 * row["lr_mse"]
 
 
