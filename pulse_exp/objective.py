@@ -15,7 +15,7 @@ from pulse_exp.noise import NoiseInputs
 from pulse_exp.operators import Downscaler
 from pulse_exp.operators.blurred import Blurred, blur_matrices
 from pulse_exp.rows import Rows
-from pulse_exp.starts import LinearEstimate, generator_draws
+from pulse_exp.starts import LinearEstimate, Regression, generator_draws
 
 
 @dataclass
@@ -135,9 +135,13 @@ class Objective:
             return Blurred(self.downscaler, observation["blurs"])
         return self.downscaler
 
+    def about(self, lr: Float[Tensor, "B 3 h w"]) -> list[Regression]:
+        """What the starts of the inputs are estimated by: one for each, none without estimates."""
+        return [] if self.estimate is None else self.estimate.about(lr)
+
     def start_latent(
         self,
-        lr: Float[Tensor, "B 3 h w"],
+        inputs: Sequence[Regression],
         rngs: Sequence[torch.Generator],
         restarts: Sequence[int],
         number: int,
@@ -145,19 +149,23 @@ class Objective:
         """The latent's first variables of a row for each low-res input.
 
         Args:
+            inputs: what `about` says of them.
             number: which of the starts that a search chooses from.
         """
         if self.estimate is None:
             return self.latent.start(rngs, restarts)
         first = [restart == 0 and number == 0 for restart in restarts]
-        return self.latent.between(self.estimate.styles, self.estimate(lr, rngs, first))
+        return self.latent.between(self.estimate.styles, self.estimate(inputs, rngs, first))
 
     def corrected(
-        self, variables: Mapping[str, Tensor], lr: Tensor, sr_lr: Tensor
+        self,
+        variables: Mapping[str, Tensor],
+        inputs: Sequence[Regression],
+        sr_lr: Float[Tensor, "B 3 h w"],
     ) -> dict[str, Tensor]:
         """The variables of an estimated start, moved by what its downscaled image still lacks."""
         assert self.estimate is not None
-        moved = self.latent.between(self.estimate.styles, self.estimate.correction(lr, sr_lr))
+        moved = self.latent.between(self.estimate.styles, self.estimate.correction(inputs, sr_lr))
         return {**variables, "latent": variables["latent"] + moved["latent"]}
 
     def start(self, variables: Mapping[str, Tensor]) -> Rows:

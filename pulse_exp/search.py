@@ -22,6 +22,7 @@ from pulse_exp.rows import Rows, join, move, select, where
 from pulse_exp.schedules import Phases, Schedule
 from pulse_exp.seeding import RandomGenerators, random_generator
 from pulse_exp.start_race import race
+from pulse_exp.starts import Regression
 
 
 @dataclass
@@ -230,7 +231,8 @@ class LatentSearch(pl.LightningModule):
     def first_points(self, starts: Sequence[Start]) -> Rows:
         """Where each search begins: at its only start, or at the winner of a race of them."""
         objective, latent = self.objective, self.objective.latent
-        draws = [self.draw(starts, number) for number in range(latent.draws)]
+        inputs = objective.about(torch.stack([start.lr for start in starts]))
+        draws = [self.draw(starts, inputs, number) for number in range(latent.draws)]
         if len(draws) == 1 and not latent.corrections:
             return draws[0]
 
@@ -239,13 +241,13 @@ class LatentSearch(pl.LightningModule):
             return {**rows, "lr_mse": point.lr_mse, "sr_lr": point.sr_lr}
 
         def corrected(rows: Rows) -> Rows:
-            variables = objective.corrected(rows["variables"], rows["lr"], rows["sr_lr"])
+            variables = objective.corrected(rows["variables"], inputs, rows["sr_lr"])
             return {**rows, **self.placed(variables)}
 
         best = race(draws, measured, corrected, latent.corrections)
         return {key: value for key, value in best.items() if key in draws[0]}
 
-    def draw(self, starts: Sequence[Start], number: int) -> Rows:
+    def draw(self, starts: Sequence[Start], inputs: Sequence[Regression], number: int) -> Rows:
         """Start number `number` of each search: variables, constants, input, terms' memories."""
         objective = self.objective
         rngs = [
@@ -253,7 +255,7 @@ class LatentSearch(pl.LightningModule):
             for start in starts
         ]
         lr = torch.stack([start.lr for start in starts])
-        latent = objective.start_latent(lr, rngs, [start.restart for start in starts], number)
+        latent = objective.start_latent(inputs, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
         rows = {"constants": constants, **objective.observation(lr), **self.placed(variables)}

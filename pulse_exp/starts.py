@@ -2,8 +2,9 @@
 
 Draws of the generator tell which latents give which low-res images. Those nearest to the input are
 faces of its kind; what their mean still lacks is added by linear regression of the latents on the
-low-res images, as an ensemble Kalman filter updates a member (Evensen 1994). It costs no gradient,
-and the draws, once made, serve every input, factor and downscaler.
+low-res images, as an ensemble Kalman filter updates a member (Evensen 1994), in which near draws
+count for more. It costs no gradient, and the draws, once made, serve every input, factor and
+downscaler.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from pulse_exp.style_statistics import kept, synthesis_fingerprint, tracked
 STORED_SIDE = 64
 """Pixels a side of a kept draw, at most."""
 
-COMPARED_SIDE = 16
+COMPARED_SIDE = 32
 """Pixels a side at which low-res images are compared, at most."""
 
 SHARPNESS_SIDE = STORED_SIDE // 2
 """Pixels a side at which sharpness is compared, at most: kept draws are sharp at half of theirs."""
 
-ERROR_SHARE = 0.05
-"""Variance that the regression does not explain, as a share of the draws' total variance: the
-generator is not linear and the draws are few. Chosen on twelve faces, from 0.2 to 7 %: the start's
-downscaling error changes by less than a tenth from 2 % up."""
+ERROR_SHARE = 0.03
+"""Variance that the regression does not explain, as a share of the weighted draws' total variance:
+the generator is not linear and the draws are few."""
+
+REACH = 64
+"""The regression counts a draw exp(-3 d² / d₆₄²) times, with its squared distance to the input in
+the numerator and the 64th nearest draw's in the denominator: what tells two dark faces apart is not
+what tells a dark face from a light one."""
 
 NEAREST = 4
 """Draws whose mean a search begins from: a single one leaves its own oddities in the result."""
@@ -96,14 +101,52 @@ def measured_enlarged(
     return downscaler(F.interpolate(images, size=(side, side), mode="bilinear"))
 
 
+class Regression:
+    """What a difference between low-res images says of the latents of images about an input.
+
+    The regression of latents on the draws' low-res images A `[N, m]`, by its kernel form. Both are
+    centred at their means under `shares`, the weights of the draws by their nearness to the input,
+    on the diagonal of S: W = √S (√S A Aᵀ √S + r I)⁻¹ √S A, less its sum over the draws spread by
+    their shares, gives a draw's weight in the latent's change for each number of the difference.
+
+    Args:
+        known: A, before it is centred.
+        products: A Aᵀ.
+        target: the input `[m]`.
+    """
+
+    def __init__(
+        self,
+        known: Float[Tensor, "N m"],
+        products: Float[Tensor, "N N"],
+        target: Float[Tensor, " m"],
+    ) -> None:
+        self.known, self.target = known, target
+        self.squares = (known - target).square().sum(1)
+        reach = self.squares.kthvalue(min(REACH, len(known))).values
+        self.shares = (-3 * self.squares / reach).softmax(0)
+        self.roots = self.shares.sqrt()
+        means = products @ self.shares
+        kernel = products - means - means[:, None] + self.shares @ means
+        kernel *= self.roots * self.roots[:, None]
+        kernel.diagonal().add_(ERROR_SHARE * kernel.trace())
+        # unchecked: an input that is not finite gives weights that are not, and its row fails
+        self.factor = torch.linalg.cholesky_ex(kernel).L
+
+    def __call__(self, difference: Float[Tensor, " m"]) -> Float[Tensor, " N"]:
+        """Weights, which sum to 0, of the change of latents that a difference tells of."""
+        seen = self.known @ difference
+        seen = self.roots * (seen - self.shares @ seen)
+        weights = self.roots * torch.cholesky_solve(seen[:, None], self.factor)[:, 0]
+        return weights - self.shares * weights.sum()
+
+
 class LinearEstimate:
     """Weights of the draws whose latents, so summed, are a start near a low-res input.
 
-    The weights of an input y are those of the mean of the nearest draws plus W (y - the mean of
-    their low-res images) with W = (A Aᵀ / N + r I)⁻¹ A / N, less its mean over the draws: the
-    regression of centred latents on the draws' centred low-res images A `[N, m]`, by its kernel
-    form. They sum to 1, so that any coordinates in which the latents are close to Gaussian can be
-    summed by them.
+    The weights of an input y are those of the mean of the nearest draws plus what a `Regression`
+    about y makes of y less the mean of their low-res images. They sum to 1, so that any coordinates
+    in which the latents are close to Gaussian can be summed by them.
 
     The draws' low-res images also tell how blurred an input is: see `blur`.
 
@@ -123,13 +166,8 @@ class LinearEstimate:
             if is_filter and min(measured.shape[-2:]) >= SMALLEST_SIDE:
                 powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))
         self.known = torch.cat(parts)
+        self.products = self.known @ self.known.T
         self.sharp = Spectra.of(torch.cat(powers)) if powers else None
-        count = len(self.known)
-        centred = self.known - self.known.mean(0)
-        kernel = centred @ centred.T / count
-        kernel.diagonal().add_(ERROR_SHARE * kernel.trace())
-        self.gain = torch.linalg.solve(kernel, centred) / count
-        self.gain -= self.gain.mean(0)
 
     def features(self, measured: Tensor) -> Float[Tensor, "B m"]:
         """What is compared: float64 on the host, pictures at a small size."""
@@ -137,34 +175,41 @@ class LinearEstimate:
             measured = pooled(measured, COMPARED_SIDE)
         return measured.flatten(1).double().cpu()
 
+    def about(self, lr: Float[Tensor, "B 3 h w"]) -> list[Regression]:
+        """One for each of the low-res inputs, or of what the downscaler measured."""
+        return [Regression(self.known, self.products, target) for target in self.features(lr)]
+
     def __call__(
-        self, lr: Float[Tensor, "B 3 h w"], rngs: Sequence[torch.Generator], first: Sequence[bool]
+        self,
+        inputs: Sequence[Regression],
+        rngs: Sequence[torch.Generator],
+        first: Sequence[bool],
     ) -> Float[Tensor, "B N"]:
         """The weights of each input.
 
         Args:
-            lr: the low-res inputs, or what the downscaler measured.
+            inputs: the regressions about them.
             rngs: one for each row.
             first: whether a row begins from the nearest draws; else from random near ones.
         """
-        rows = zip(self.features(lr), rngs, first, strict=True)
+        rows = zip(inputs, rngs, first, strict=True)
         return torch.stack([self.weights(*row) for row in rows])
 
-    def weights(self, target: Tensor, rng: torch.Generator, first: bool) -> Float[Tensor, " N"]:
-        near = (self.known - target).square().sum(1).argsort()[:CANDIDATES]
-        order = torch.arange(len(near)) if first else torch.randperm(len(near), generator=rng)
-        begin = near[order[:NEAREST]]
-        weights = self.gain @ (target - self.known[begin].mean(0))
+    def weights(self, near: Regression, rng: torch.Generator, first: bool) -> Float[Tensor, " N"]:
+        begin = near.squares.argsort()[:CANDIDATES]
+        order = torch.arange(len(begin)) if first else torch.randperm(len(begin), generator=rng)
+        begin = begin[order[:NEAREST]]
+        weights = near(near.target - self.known[begin].mean(0))
         weights[begin] += 1 / len(begin)
         return weights
 
     def correction(
-        self, lr: Float[Tensor, "B 3 h w"], sr_lr: Float[Tensor, "B 3 h w"]
+        self, inputs: Sequence[Regression], sr_lr: Float[Tensor, "B 3 h w"]
     ) -> Float[Tensor, "B N"]:
         """Weights, which sum to 0, of what moves an image that is downscaled to `sr_lr` towards
         the input: an iteration of the Kalman update, as the generator is not linear."""
-        difference = self.features(lr) - self.features(sr_lr)
-        return torch.stack([self.gain @ row for row in difference])
+        rows = zip(inputs, self.features(sr_lr), strict=True)
+        return torch.stack([near(near.target - reached) for near, reached in rows])
 
     def blur(self, lr: Float[Tensor, "B 3 h w"]) -> Float[Tensor, " B"] | None:
         """Standard deviation of each input's blur in its pixels, 0 where none is noticed.

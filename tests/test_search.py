@@ -288,7 +288,7 @@ def test_of_several_draws_the_one_with_the_lowest_error_is_taken():
     single, _ = search(words)
     errors = []
     for number in range(4):
-        rows = single.draw(STARTS, number)
+        rows = single.draw(STARTS, [], number)
         with torch.no_grad():
             errors.append(single.objective(rows, rows["variables"]).lr_mse)
     with torch.no_grad():

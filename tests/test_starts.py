@@ -13,6 +13,7 @@ from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.seeding import random_generator
 from pulse_exp.starts import (
     ERROR_SHARE,
+    REACH,
     Draws,
     LinearEstimate,
     generator_draws,
@@ -27,7 +28,7 @@ TOY = load("toy")
 
 @pytest.fixture(scope="module")
 def draws() -> Draws:
-    return render_draws(TOY, 60)
+    return render_draws(TOY, 80)
 
 
 def inputs(*seeds: int) -> torch.Tensor:
@@ -40,23 +41,34 @@ def rngs(*seeds: int) -> list[torch.Generator]:
 
 
 def test_draws_are_the_generators_own_images(draws):
-    z = torch.randn(60, 32, generator=random_generator("draws"))
+    z = torch.randn(80, 32, generator=random_generator("draws"))
     ws = TOY.mapping(z[:2])
     torch.testing.assert_close(draws.styles[:2], ws[:, 0].detach(), rtol=1e-4, atol=1e-5)
     image = TOY.synthesis(ws).clamp(0, 1).detach()
     assert (draws.images[:2].float() / 255 - image).abs().max() <= 0.5 / 255 + 1e-5
 
 
-def test_weights_are_an_ensemble_kalman_update_of_the_nearest_draws(draws):
-    y = inputs(3)
-    weights = LinearEstimate(draws, Bicubic(8), 64)(y, rngs(0), [True])[0].numpy()
-    v = np.random.default_rng(0).normal(size=(60, 5)) + 3
+def reference(draws: Draws, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random latents of the draws, the draws' images, and latents' weighted regression on these."""
+    v = np.random.default_rng(0).normal(size=(len(draws.images), 5)) + 3
     a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
+    squares = ((a - target) ** 2).sum(1)
+    shares = np.exp(-3 * squares / np.sort(squares)[REACH - 1])
+    shares /= shares.sum()
+    v0, a0 = v - shares @ v, a - shares @ a
+    covariance = a0.T @ (shares[:, None] * a0)
+    noise = ERROR_SHARE * np.trace(covariance)
+    gain = v0.T @ (shares[:, None] * a0) @ np.linalg.inv(covariance + noise * np.eye(a.shape[1]))
+    return v, a, gain
+
+
+def test_weights_are_a_local_ensemble_kalman_update_of_the_nearest_draws(draws):
+    estimate = LinearEstimate(draws, Bicubic(8), 64)
+    y = inputs(3)
+    weights = estimate(estimate.about(y), rngs(0), [True])[0].numpy()
     target = y.double().flatten().numpy()
+    v, a, gain = reference(draws, target)
     nearest = ((a - target) ** 2).sum(1).argsort()[:4]
-    v0, a0 = v - v.mean(0), a - a.mean(0)
-    noise = ERROR_SHARE * (a0**2).sum() / 60
-    gain = (v0.T @ a0 / 60) @ np.linalg.inv(a0.T @ a0 / 60 + noise * np.eye(a.shape[1]))
     expected = v[nearest].mean(0) + gain @ (target - a[nearest].mean(0))
     np.testing.assert_allclose(weights @ v, expected, rtol=1e-4)
     assert weights.sum() == pytest.approx(1)
@@ -66,38 +78,47 @@ def test_a_correction_is_the_update_from_where_the_image_is(draws):
     """Where the generator is linear, a correction from the image leads to the update's image."""
     estimate = LinearEstimate(draws, Bicubic(8), 64)
     y, other = inputs(3), inputs(4)
-    correction = estimate.correction(y, other)[0].numpy()
-    v = np.random.default_rng(0).normal(size=(60, 5)) + 3
-    a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
-    v0, a0 = v - v.mean(0), a - a.mean(0)
-    noise = ERROR_SHARE * (a0**2).sum() / 60
-    gain = (v0.T @ a0 / 60) @ np.linalg.inv(a0.T @ a0 / 60 + noise * np.eye(a.shape[1]))
+    correction = estimate.correction(estimate.about(y), other)[0].numpy()
+    v, _, gain = reference(draws, y.double().flatten().numpy())
     difference = (y - other).double().flatten().numpy()
     np.testing.assert_allclose(correction @ v, gain @ difference, rtol=1e-4)
     assert correction.sum() == pytest.approx(0, abs=1e-12)
-    assert not estimate.correction(y, y).any()
+    assert not estimate.correction(estimate.about(y), y).any()
+
+
+def test_near_draws_say_more_than_far_ones(draws):
+    """A line of draws along which latents turn: at each end the regression has that end's slope."""
+    position = torch.linspace(0, 1, 200)
+    images = (255 * position)[:, None, None, None].expand(-1, 3, 8, 8).round().byte()
+    latents = (position - 0.5).abs().numpy()  # falls by 1 to the middle, then rises by 1
+    estimate = LinearEstimate(Draws(torch.zeros(200, 1), images), Bicubic(1), 8)
+    for place, slope in ((0.1, -1), (0.9, 1)):
+        about = estimate.about(torch.full((1, 3, 8, 8), place))
+        moved = estimate.correction(about, torch.full((1, 3, 8, 8), place - 0.1))[0].numpy()
+        assert moved @ latents == pytest.approx(0.1 * slope, rel=0.25)
 
 
 def test_a_row_starts_the_same_in_every_batch(draws):
     estimate = LinearEstimate(draws, Bicubic(8), 64)
     y, first = inputs(1, 2, 3), [True, False, False]
-    together = estimate(y, rngs(1, 2, 3), first)
+    together = estimate(estimate.about(y), rngs(1, 2, 3), first)
     for i in range(3):
-        alone = estimate(y[i : i + 1], rngs(i + 1), first[i : i + 1])
+        alone = estimate(estimate.about(y[i : i + 1]), rngs(i + 1), first[i : i + 1])
         assert torch.equal(together[i], alone[0])
 
 
 def test_further_restarts_begin_elsewhere(draws):
     estimate = LinearEstimate(draws, Bicubic(8), 64)
-    weights = estimate(inputs(1, 1, 1), rngs(1, 2, 3), [True, False, False])
+    weights = estimate(estimate.about(inputs(1, 1, 1)), rngs(1, 2, 3), [True, False, False])
     assert len({int(row.argmax()) for row in weights}) > 1
 
 
 def test_measurements_that_are_no_picture_serve_too(draws):
     measure = GaussianMeasurements(16)
     images = TOY.synthesis(TOY.mapping(torch.randn(6, 32, generator=rngs(5)[0]))).detach()
-    weights = LinearEstimate(draws, measure, 64)(measure(images), rngs(*range(6)), [True] * 6)
-    assert weights.shape == (6, 60)
+    estimate = LinearEstimate(draws, measure, 64)
+    weights = estimate(estimate.about(measure(images)), rngs(*range(6)), [True] * 6)
+    assert weights.shape == (6, 80)
     assert weights.isfinite().all()
     blended = torch.tensordot(weights.float(), draws.images.float() / 255, 1)
     mean = (draws.images.float() / 255).mean(0)
@@ -136,10 +157,10 @@ def test_estimates_are_nearer_than_the_mean_and_corrected_ones_nearer_still(name
         return objective(row, latent)
 
     mean = point(objective.latent.mean(6))
-    estimated = objective.start_latent(lr, rngs(*range(6)), [0] * 6, number=0)
+    estimated = objective.start_latent(objective.about(lr), rngs(*range(6)), [0] * 6, number=0)
     first = point(estimated)
     assert first.lr_mse.mean() < 0.5 * mean.lr_mse.mean()
-    second = point(objective.corrected(estimated, lr, first.sr_lr))
+    second = point(objective.corrected(estimated, objective.about(lr), first.sr_lr))
     assert second.lr_mse.mean() < first.lr_mse.mean()
 
 
