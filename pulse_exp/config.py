@@ -1052,8 +1052,18 @@ def complaints(config: DictConfig) -> list[str]:
                 found.append(f"{key}={str(value).lower()} needs data=photos data.root=DIR")
     if config.task in ("measure", "report") and not config.results:
         found.append(f"task={config.task} needs results=DIR, the folder of finished runs")
+    elif config.results and config.task not in ("measure", "report"):
+        found.append(
+            f"results={config.results}: only task=measure and task=report read finished runs; "
+            "hydra.run.dir=DIR says where a run goes"
+        )
     if config.task == "convert" and not config.output:
         found.append("task=convert needs output=FILE.safetensors, the file to write")
+    elif config.output and config.task not in ("convert", "sample"):
+        found.append(
+            f"output={config.output}: only task=convert and task=sample write one file; "
+            "hydra.run.dir=DIR says where a run goes"
+        )
     at_least("samples.count", 1)
     at_least("samples.truncation", 0)
     if not config.loss and not config.baseline:

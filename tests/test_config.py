@@ -86,6 +86,8 @@ def test_a_typo_or_a_wrong_type_fails_while_composing(wrong: str):
         ("loss=[]", "loss"),
         ("downscaler.factor=7", "downscaler.factor=7"),
         ("data=low_res degradation=[grey]", "degradation=none"),
+        ("results=done", "results=done: only task=measure"),
+        ("task=align output=faces", "output=faces: only task=convert"),
     ],
 )
 def test_the_impossible_is_refused_with_its_key(override: str, said: str):
