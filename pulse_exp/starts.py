@@ -37,10 +37,12 @@ ERROR_SHARE = 0.03
 """Variance that the regression does not explain, as a share of the weighted draws' total variance:
 the generator is not linear and the draws are few."""
 
+NEIGHBOURS = 512
+"""Draws that a regression is of, at most: the nearest to its input."""
+
 REACH = 64
-"""The regression counts a draw exp(-3 d² / d₆₄²) times, with its squared distance to the input in
-the numerator and the 64th nearest draw's in the denominator: what tells two dark faces apart is not
-what tells a dark face from a light one."""
+"""It counts them exp(-3 d² / d₆₄²) times, with their squared distances to the input above and that
+of the 64th below: what tells dark faces apart is not what tells a dark face from a light one."""
 
 NEAREST = 4
 """Draws whose mean a search begins from: a single one leaves its own oddities in the result."""
@@ -104,15 +106,16 @@ def measured_enlarged(
 class Regression:
     """What a difference between low-res images says of the latents of images about an input.
 
-    The regression of latents on the draws' low-res images A `[N, m]`, by its kernel form. Both are
-    centred at their means under `shares`, the weights of the draws by their nearness to the input,
-    on the diagonal of S: W = √S (√S A Aᵀ √S + r I)⁻¹ √S A, less its sum over the draws spread by
-    their shares, gives a draw's weight in the latent's change for each number of the difference.
+    The regression of latents on the low-res images A `[k, m]` of the draws nearest to the input, by
+    its kernel form: W = √S (√S A Aᵀ √S + r I)⁻¹ √S A, with both centred at their weighted means
+    and the draws' shares, by their nearness, on the diagonal of S. Less its sum over the draws
+    spread by their shares it says, for each number of the difference, what a draw counts in the
+    latent's change.
 
     Args:
-        known: A, before it is centred.
-        products: A Aᵀ.
-        target: the input `[m]`.
+        known: the low-res images of all draws.
+        products: A Aᵀ of all draws.
+        target: the input.
     """
 
     def __init__(
@@ -122,23 +125,29 @@ class Regression:
         target: Float[Tensor, " m"],
     ) -> None:
         self.known, self.target = known, target
-        self.squares = (known - target).square().sum(1)
-        reach = self.squares.kthvalue(min(REACH, len(known))).values
-        self.shares = (-3 * self.squares / reach).softmax(0)
+        distances = products.diagonal() - 2 * (known @ target) + target @ target
+        squares, order = distances.sort(stable=True)
+        self.near = order[:NEIGHBOURS]
+        self.shares = (-3 * squares / squares[:REACH][-1])[:NEIGHBOURS].softmax(0)
         self.roots = self.shares.sqrt()
-        means = products @ self.shares
-        kernel = products - means - means[:, None] + self.shares @ means
-        kernel *= self.roots * self.roots[:, None]
+        kernel = products[self.near][:, self.near]
+        means = kernel @ self.shares
+        kernel -= means
+        kernel -= (means - self.shares @ means)[:, None]
+        kernel *= self.roots
+        kernel *= self.roots[:, None]
         kernel.diagonal().add_(ERROR_SHARE * kernel.trace())
         # unchecked: an input that is not finite gives weights that are not, and its row fails
         self.factor = torch.linalg.cholesky_ex(kernel).L
 
     def __call__(self, difference: Float[Tensor, " m"]) -> Float[Tensor, " N"]:
         """Weights, which sum to 0, of the change of latents that a difference tells of."""
-        seen = self.known @ difference
+        seen = (self.known @ difference)[self.near]
         seen = self.roots * (seen - self.shares @ seen)
-        weights = self.roots * torch.cholesky_solve(seen[:, None], self.factor)[:, 0]
-        return weights - self.shares * weights.sum()
+        found = self.roots * torch.cholesky_solve(seen[:, None], self.factor)[:, 0]
+        weights = difference.new_zeros(len(self.known))
+        weights[self.near] = found - self.shares * found.sum()
+        return weights
 
 
 class LinearEstimate:
@@ -196,7 +205,7 @@ class LinearEstimate:
         return torch.stack([self.weights(*row) for row in rows])
 
     def weights(self, near: Regression, rng: torch.Generator, first: bool) -> Float[Tensor, " N"]:
-        begin = near.squares.argsort()[:CANDIDATES]
+        begin = near.near[:CANDIDATES]
         order = torch.arange(len(begin)) if first else torch.randperm(len(begin), generator=rng)
         begin = begin[order[:NEAREST]]
         weights = near(near.target - self.known[begin].mean(0))
