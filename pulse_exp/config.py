@@ -372,7 +372,7 @@ class ConstrainedL2:
     _target_: str = "pulse_exp.losses.ConstrainedL2"
     start: float = 0.02
     rate: float = 0.08
-    aim: float = 0.5
+    aim: float = 0.35
 
 
 # --- optimizers and schedules ---------------------------------------------------------------
