@@ -153,8 +153,8 @@ class WhitenedW(Start):
 @option("latent", "whitened_w_plus", "estimated_w_plus")
 class WhitenedWPlus(Start):
     """One shared vector and an offset for each layer, all in whitened coordinates. `released`: the
-    share of the steps after which the offsets of the last five eighths of the layers move, those of
-    the others after half of it; they reach their full rates after half as many more."""
+    share of the steps after which the offsets of the last five eighths of the layers move; they
+    reach their full rate after half as many more."""
 
     _target_: str = "pulse_exp.latents.WhitenedWPlus"
     start: str = "mean"
@@ -370,9 +370,9 @@ class ConstrainedL2:
     above the level, down within it; `aim`: the level as a share of eps."""
 
     _target_: str = "pulse_exp.losses.ConstrainedL2"
-    start: float = 0.02
+    start: float = 0.05
     rate: float = 0.08
-    aim: float = 0.35
+    aim: float = 0.5
 
 
 # --- optimizers and schedules ---------------------------------------------------------------

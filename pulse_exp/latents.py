@@ -243,9 +243,8 @@ class WhitenedWPlus(WhitenedW):
 
     Args:
         released: the share of a search's steps after which the fine layers' offsets move, in steps
-            that grow for half as long; the coarse layers' offsets move after half of it. A face
-            that all layers share is always whole: whatever it can explain is left to it, and not
-            told by mouths of another face or folds of skin.
+            that grow for half as long: whatever the face can explain is left to it, and not drawn
+            as folds and meshes of skin.
     """
 
     def __init__(
@@ -267,8 +266,8 @@ class WhitenedWPlus(WhitenedW):
         return {**variables, "offset_coarse": coarse, "offset_fine": fine}
 
     def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        shares = {"offset_coarse": self.released / 2, "offset_fine": self.released}
-        return {**rates, **{k: hold(rates[k], v, rise=v / 2) for k, v in shares.items()}}
+        fine = hold(rates["offset_fine"], self.released, rise=self.released / 2)
+        return {**rates, "offset_fine": fine}
 
     def offsets(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return torch.cat([variables["offset_coarse"], variables["offset_fine"]], dim=1)
