@@ -125,8 +125,8 @@ class Regression:
         target: Float[Tensor, " m"],
     ) -> None:
         self.known, self.target = known, target
-        distances = products.diagonal() - 2 * (known @ target) + target @ target
-        squares, order = distances.sort(stable=True)
+        squared_distances = products.diagonal() - 2 * (known @ target) + target @ target
+        squares, order = squared_distances.sort(stable=True)
         self.near = order[:NEIGHBOURS]
         self.shares = (-3 * squares / squares[:REACH][-1])[:NEIGHBOURS].softmax(0)
         self.roots = self.shares.sqrt()

@@ -13,6 +13,7 @@ from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.seeding import random_generator
 from pulse_exp.starts import (
     ERROR_SHARE,
+    NEIGHBOURS,
     REACH,
     Draws,
     LinearEstimate,
@@ -86,16 +87,31 @@ def test_a_correction_is_the_update_from_where_the_image_is(draws):
     assert not estimate.correction(estimate.about(y), y).any()
 
 
-def test_near_draws_say_more_than_far_ones(draws):
+def test_near_draws_say_more_than_far_ones():
     """A line of draws along which latents turn: at each end the regression has that end's slope."""
     position = torch.linspace(0, 1, 200)
     images = (255 * position)[:, None, None, None].expand(-1, 3, 8, 8).round().byte()
-    latents = (position - 0.5).abs().numpy()  # falls by 1 to the middle, then rises by 1
+    latents = (position - 0.5).abs().numpy()  # slopes: -1 to the middle, then 1
     estimate = LinearEstimate(Draws(torch.zeros(200, 1), images), Bicubic(1), 8)
     for place, slope in ((0.1, -1), (0.9, 1)):
         about = estimate.about(torch.full((1, 3, 8, 8), place))
         moved = estimate.correction(about, torch.full((1, 3, 8, 8), place - 0.1))[0].numpy()
         assert moved @ latents == pytest.approx(0.1 * slope, rel=0.25)
+
+
+def test_far_draws_say_nothing():
+    """The regression of the nearest draws is that of an estimate which knows no others."""
+    images = torch.randint(0, 256, (NEIGHBOURS + 40, 3, 4, 4), generator=rngs(0)[0]).byte()
+    y, other = torch.rand(2, 1, 3, 4, 4, generator=rngs(1)[0])
+    near = (images / 255 - y).square().flatten(1).sum(1).argsort()[:NEIGHBOURS].sort().values
+
+    def correction(images: torch.Tensor) -> torch.Tensor:
+        estimate = LinearEstimate(Draws(torch.zeros(len(images), 1), images), Bicubic(1), 4)
+        return estimate.correction(estimate.about(y), other)[0]
+
+    weights = correction(images)
+    assert (weights != 0).sum() == NEIGHBOURS
+    torch.testing.assert_close(weights[near], correction(images[near]))
 
 
 def test_a_row_starts_the_same_in_every_batch(draws):
