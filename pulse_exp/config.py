@@ -153,8 +153,8 @@ class WhitenedW(Start):
 @option("latent", "whitened_w_plus", "estimated_w_plus")
 class WhitenedWPlus(Start):
     """One shared vector and an offset for each layer, all in whitened coordinates. `released`: the
-    share of the steps after which the offsets of the last five eighths of the layers move; they
-    reach their full rate after half as many more."""
+    share of the steps after which the offsets of the last five eighths of the layers move; their
+    steps grow for half as many more, those of the other layers from the first step on."""
 
     _target_: str = "pulse_exp.latents.WhitenedWPlus"
     start: str = "mean"

@@ -242,9 +242,10 @@ class WhitenedWPlus(WhitenedW):
     the others.
 
     Args:
-        released: the share of a search's steps after which the fine layers' offsets move, in steps
-            that grow for half as long: whatever the face can explain is left to it, and not drawn
-            as folds and meshes of skin.
+        released: the share of a search's steps after which the fine layers' offsets move: whatever
+            the face can explain is left to it, and not drawn as folds and meshes of skin. Their
+            steps then grow for half as long, those of the coarse layers from the first step on: a
+            face that all layers share is always whole, and its mouth is to be shut before theirs.
     """
 
     def __init__(
@@ -266,8 +267,9 @@ class WhitenedWPlus(WhitenedW):
         return {**variables, "offset_coarse": coarse, "offset_fine": fine}
 
     def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine = hold(rates["offset_fine"], self.released, rise=self.released / 2)
-        return {**rates, "offset_fine": fine}
+        begins = {"offset_coarse": 0.0, "offset_fine": self.released}
+        rise = self.released / 2
+        return {**rates, **{name: hold(rates[name], at, rise) for name, at in begins.items()}}
 
     def offsets(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return torch.cat([variables["offset_coarse"], variables["offset_fine"]], dim=1)

@@ -157,18 +157,19 @@ def test_preconditioning_turns_the_whitened_space_and_shortens_units():
         assert 0 < unit.min() < unit.max() <= 1
 
 
-def test_the_offsets_of_fine_layers_rest_until_they_are_released():
+def test_the_offsets_of_coarse_layers_move_gently_and_those_of_fine_ones_later():
     names = ["latent", "offset_coarse", "offset_fine"]
-    for released, factors in (
-        (0.5, [0, 0, 0, 0, 0.5, 1, 1, 1]),
-        (0.25, [0, 0, 1, 1, 1, 1, 1, 1]),
-        (0, [1] * 8),
+    for released, coarse, fine in (
+        (0.5, [0.5, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0.5, 1, 1, 1]),
+        (0.25, [1] * 8, [0, 0, 1, 1, 1, 1, 1, 1]),
+        (0, [1] * 8, [1] * 8),
     ):
         space = latent("preconditioned_w_plus", f"latent.released={released}")
         assert list(space.mean(1)) == names
         rates = {name: torch.linspace(2, 9, 8) for name in names}
         held = dict(space.held(rates))
-        torch.testing.assert_close(held.pop("offset_fine"), rates["latent"] * torch.tensor(factors))
+        for name, factors in (("offset_coarse", coarse), ("offset_fine", fine)):
+            torch.testing.assert_close(held.pop(name), rates["latent"] * torch.tensor(factors))
         assert all(torch.equal(rate, rates[name]) for name, rate in held.items())
 
 
