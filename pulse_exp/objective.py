@@ -139,6 +139,12 @@ class Objective:
         """What the starts of the inputs are estimated by: one for each, none without estimates."""
         return [] if self.estimate is None else self.estimate.about(lr)
 
+    def distances(self, inputs: Sequence[Regression], point: Point) -> Float[Tensor, " B"]:
+        """How far starts are from the inputs: those that are estimated, by what pixels count."""
+        if self.estimate is None:
+            return point.lr_mse
+        return self.estimate.distances(inputs, point.sr_lr)
+
     def start_latent(
         self,
         inputs: Sequence[Regression],

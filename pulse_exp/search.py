@@ -238,7 +238,8 @@ class LatentSearch(pl.LightningModule):
 
         def measured(rows: Rows) -> Rows:
             point = objective(rows, rows["variables"])
-            return {**rows, "lr_mse": point.lr_mse, "sr_lr": point.sr_lr}
+            distance = objective.distances(inputs, point)
+            return {**rows, "distance": distance, "sr_lr": point.sr_lr}
 
         def corrected(rows: Rows) -> Rows:
             variables = objective.corrected(rows["variables"], inputs, rows["sr_lr"])

@@ -16,15 +16,15 @@ def race(
     corrected: Callable[[Rows], Rows],
     corrections: int,
 ) -> Rows:
-    """For each row the start with the lowest downscaling error met on the way.
+    """For each row the start nearest to the input that is met on the way.
 
     Successive halving (Jamieson & Talwalkar, AISTATS 2016): images are spent on the starts that
     come near. Eight starts and six corrections make 8 + 4 + 2 + 1 + 1 + 1 + 1 images of a row.
 
     Args:
         starts: the rows at each of their starts.
-        measured: adds what a start's image tells: `lr_mse` `[B]`, the downscaling error, and
-            whatever `corrected` reads.
+        measured: adds what a start's image tells: its `distance` `[B]` to the input and whatever
+            `corrected` reads.
         corrected: a start without what its measured image has too much and with what it lacks.
         corrections: how many rounds follow the first.
     """
@@ -33,13 +33,13 @@ def race(
     for _ in range(corrections):
         field = [measured(corrected(start)) for start in nearest(field, max(1, len(field) // 2))]
         for start in field:
-            best = where(start["lr_mse"] < best["lr_mse"], start, best)
+            best = where(start["distance"] < best["distance"], start, best)
     return best
 
 
 def nearest(field: Sequence[Rows], count: int) -> list[Rows]:
-    """For each row the `count` starts with the lowest errors, the lowest first."""
-    row = torch.arange(len(field[0]["lr_mse"]))
-    order = torch.stack([start["lr_mse"].cpu() for start in field]).argsort(stable=True, dim=0)
+    """For each row the `count` nearest starts, the nearest first."""
+    row = torch.arange(len(field[0]["distance"]))
+    order = torch.stack([start["distance"].cpu() for start in field]).argsort(stable=True, dim=0)
     together = reduce(join, field)
     return [select(together, order[place] * len(row) + row) for place in range(count)]

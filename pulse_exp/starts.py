@@ -3,8 +3,8 @@
 Draws of the generator tell which latents give which low-res images. Those nearest to the input are
 faces of its kind; what their mean still lacks is added by linear regression of the latents on the
 low-res images, as an ensemble Kalman filter updates a member (Evensen 1994), in which near draws
-count for more. It costs no gradient, and the draws, once made, serve every input, factor and
-downscaler.
+count for more, and the face for more than what is behind it. It costs no gradient, and the draws,
+once made, serve every input, factor and downscaler.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ NEIGHBOURS = 512
 REACH = 64
 """It counts them exp(-3 d² / d₆₄²) times, with their squared distances to the input above and that
 of the 64th below: what tells dark faces apart is not what tells a dark face from a light one."""
+
+LEAST_VARIANCE = 0.1
+"""Of a pixel over the draws, as a share of the mean pixel's: what it counts has a bound."""
 
 NEAREST = 4
 """Draws whose mean a search begins from: a single one leaves its own oddities in the result."""
@@ -107,30 +110,28 @@ class Regression:
     """What a difference between low-res images says of the latents of images about an input.
 
     The regression of latents on the low-res images A `[k, m]` of the draws nearest to the input, by
-    its kernel form: W = √S (√S A Aᵀ √S + r I)⁻¹ √S A, with both centred at their weighted means
-    and the draws' shares, by their nearness, on the diagonal of S. Less its sum over the draws
-    spread by their shares it says, for each number of the difference, what a draw counts in the
-    latent's change.
+    its kernel form: W = √S (√S A C Aᵀ √S + r I)⁻¹ √S A C, with both centred at their weighted
+    means, the draws' shares, by their nearness, on the diagonal of S and what pixels count on that
+    of C. Less its sum over the draws spread by their shares it says, for each number of the
+    difference, what a draw counts in the latent's change.
+
+    Who is near, all pixels tell alike: the ground about a dark face tells it from a light one in
+    the shade. Whatever they then lack, the face comes first: its mouth is a few pixels of a
+    thousand, and a search that starts with another's has to shut it.
 
     Args:
-        known: the low-res images of all draws.
-        products: A Aᵀ of all draws.
+        draws: whose latents are regressed.
         target: the input.
     """
 
-    def __init__(
-        self,
-        known: Float[Tensor, "N m"],
-        products: Float[Tensor, "N N"],
-        target: Float[Tensor, " m"],
-    ) -> None:
-        self.known, self.target = known, target
-        squared_distances = products.diagonal() - 2 * (known @ target) + target @ target
+    def __init__(self, draws: LinearEstimate, target: Float[Tensor, " m"]) -> None:
+        self.known, self.counts, self.target = draws.known, draws.counts, target
+        squared_distances = draws.squares - 2 * (draws.known @ target) + target @ target
         squares, order = squared_distances.sort(stable=True)
         self.near = order[:NEIGHBOURS]
         self.shares = (-3 * squares / squares[:REACH][-1])[:NEIGHBOURS].softmax(0)
         self.roots = self.shares.sqrt()
-        kernel = products[self.near][:, self.near]
+        kernel = draws.products[self.near][:, self.near]
         means = kernel @ self.shares
         kernel -= means
         kernel -= (means - self.shares @ means)[:, None]
@@ -142,12 +143,16 @@ class Regression:
 
     def __call__(self, difference: Float[Tensor, " m"]) -> Float[Tensor, " N"]:
         """Weights, which sum to 0, of the change of latents that a difference tells of."""
-        seen = (self.known @ difference)[self.near]
+        seen = (self.known @ (self.counts * difference))[self.near]
         seen = self.roots * (seen - self.shares @ seen)
         found = self.roots * torch.cholesky_solve(seen[:, None], self.factor)[:, 0]
         weights = difference.new_zeros(len(self.known))
         weights[self.near] = found - self.shares * found.sum()
         return weights
+
+    def distance(self, reached: Float[Tensor, " m"]) -> Tensor:
+        """Of a low-res image to the input: their mean squared difference, as pixels count."""
+        return (self.counts * (reached - self.target).square()).mean()
 
 
 class LinearEstimate:
@@ -175,8 +180,22 @@ class LinearEstimate:
             if is_filter and min(measured.shape[-2:]) >= SMALLEST_SIDE:
                 powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))
         self.known = torch.cat(parts)
-        self.products = self.known @ self.known.T
+        self.squares = self.known.square().sum(1)
+        self.counts = self.pixel_counts()
+        self.products = (self.known * self.counts) @ self.known.T
         self.sharp = Spectra.of(torch.cat(powers)) if powers else None
+
+    def pixel_counts(self) -> Float[Tensor, " m"]:
+        """What the numbers of a low-res image count, 1 on average: all alike if it is no picture.
+
+        Of a picture a pixel counts the inverse square of its variance over the draws. Where images
+        are aligned, it varies least in the face, of which latents say most.
+        """
+        if not self.is_image:
+            return torch.ones_like(self.known[0])
+        variance = self.known.unflatten(1, (3, -1)).var(0).mean(0)
+        counts = (variance / variance.mean()).clamp(min=LEAST_VARIANCE).pow(-2)
+        return (counts / counts.mean()).repeat(3)
 
     def features(self, measured: Tensor) -> Float[Tensor, "B m"]:
         """What is compared: float64 on the host, pictures at a small size."""
@@ -186,7 +205,14 @@ class LinearEstimate:
 
     def about(self, lr: Float[Tensor, "B 3 h w"]) -> list[Regression]:
         """One for each of the low-res inputs, or of what the downscaler measured."""
-        return [Regression(self.known, self.products, target) for target in self.features(lr)]
+        return [Regression(self, target) for target in self.features(lr)]
+
+    def distances(
+        self, inputs: Sequence[Regression], sr_lr: Float[Tensor, "B 3 h w"]
+    ) -> Float[Tensor, " B"]:
+        """Of images that are downscaled to `sr_lr` to the inputs, as pixels count."""
+        rows = zip(inputs, self.features(sr_lr), strict=True)
+        return torch.stack([near.distance(reached) for near, reached in rows]).to(sr_lr)
 
     def __call__(
         self,

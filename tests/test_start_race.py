@@ -1,4 +1,4 @@
-"""The race of starts, on rows whose error is the distance of a number from 10."""
+"""The race of starts, on rows whose distance is that of a number from 10."""
 
 import torch
 
@@ -14,7 +14,7 @@ class Track:
 
     def measured(self, rows: Rows) -> Rows:
         self.measurements += len(rows["at"])
-        return {**rows, "lr_mse": (rows["at"] - 10).abs()}
+        return {**rows, "distance": (rows["at"] - 10).abs()}
 
     def corrected(self, rows: Rows) -> Rows:
         return {**rows, "at": rows["at"] + self.part * (10 - rows["at"])}

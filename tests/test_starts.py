@@ -13,6 +13,7 @@ from pulse_exp.operators.measurements import GaussianMeasurements
 from pulse_exp.seeding import random_generator
 from pulse_exp.starts import (
     ERROR_SHARE,
+    LEAST_VARIANCE,
     NEIGHBOURS,
     REACH,
     Draws,
@@ -53,14 +54,18 @@ def reference(draws: Draws, target: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """Random latents of the draws, the draws' images, and latents' weighted regression on these."""
     v = np.random.default_rng(0).normal(size=(len(draws.images), 5)) + 3
     a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
+    variance = (
+        a.reshape(len(a), 3, -1).var(0).mean(0)
+    )  # of a pixel; the smaller, the more it counts
+    roots = np.tile(1 / np.maximum(variance / variance.mean(), LEAST_VARIANCE), 3)
     squares = ((a - target) ** 2).sum(1)
     shares = np.exp(-3 * squares / np.sort(squares)[REACH - 1])
     shares /= shares.sum()
-    v0, a0 = v - shares @ v, a - shares @ a
+    v0, a0 = v - shares @ v, (a - shares @ a) * roots
     covariance = a0.T @ (shares[:, None] * a0)
     noise = ERROR_SHARE * np.trace(covariance)
     gain = v0.T @ (shares[:, None] * a0) @ np.linalg.inv(covariance + noise * np.eye(a.shape[1]))
-    return v, a, gain
+    return v, a, gain * roots
 
 
 def test_weights_are_a_local_ensemble_kalman_update_of_the_nearest_draws(draws):
@@ -99,8 +104,27 @@ def test_near_draws_say_more_than_far_ones():
         assert moved @ latents == pytest.approx(0.1 * slope, rel=0.25)
 
 
-def test_far_draws_say_nothing():
+def test_a_pixel_counts_the_inverse_square_of_its_variance():
+    images = torch.randint(0, 256, (50, 3, 2, 2), generator=rngs(0)[0]).byte()
+    images[..., 0, 0] //= 2
+    images[..., 1, 1] //= 200
+    estimate = LinearEstimate(Draws(torch.zeros(50, 1), images), Bicubic(1), 2)
+    variance = (images.double() / 255).numpy().var((0,), ddof=1).mean(0)
+    share = variance / variance.mean()
+    assert share[1, 1] < LEAST_VARIANCE < share.ravel()[:3].min()
+    expected = np.maximum(share, LEAST_VARIANCE) ** -2.0
+    counts = estimate.counts.reshape(3, 2, 2)
+    assert counts.mean() == pytest.approx(1)
+    np.testing.assert_allclose(counts, np.stack([expected / expected.mean()] * 3), rtol=1e-6)
+    y, other = torch.rand(2, 1, 3, 2, 2, generator=rngs(1)[0])
+    distance = float(estimate.distances(estimate.about(y), other)[0])
+    assert distance == pytest.approx(float((counts * (y - other).square()).mean()), rel=1e-6)
+
+
+def test_far_draws_say_nothing(monkeypatch):
     """The regression of the nearest draws is that of an estimate which knows no others."""
+    counts = torch.rand(48, generator=rngs(2)[0]).double()
+    monkeypatch.setattr(LinearEstimate, "pixel_counts", lambda self: counts)
     images = torch.randint(0, 256, (NEIGHBOURS + 40, 3, 4, 4), generator=rngs(0)[0]).byte()
     y, other = torch.rand(2, 1, 3, 4, 4, generator=rngs(1)[0])
     near = (images / 255 - y).square().flatten(1).sum(1).argsort()[:NEIGHBOURS].sort().values
@@ -136,6 +160,7 @@ def test_measurements_that_are_no_picture_serve_too(draws):
     weights = estimate(estimate.about(measure(images)), rngs(*range(6)), [True] * 6)
     assert weights.shape == (6, 80)
     assert weights.isfinite().all()
+    assert (estimate.counts == 1).all()
     blended = torch.tensordot(weights.float(), draws.images.float() / 255, 1)
     mean = (draws.images.float() / 255).mean(0)
     assert (blended - images).square().mean() < 0.7 * (mean - images).square().mean()
