@@ -56,7 +56,7 @@ def test_measured_later_is_measured_at_once(finished: Path, tmp_path: Path, monk
         assert {**old, **{k: row[k] for k in ("psnr", "lr_psnr", "diversity_rmse")}} == row
         # The pictures are rounded to 8 bits, the search's own results were not: in their means over
         # 64 pixels that is 0.00014, a twentieth of what differs at an lr_psnr of 52 dB.
-        assert row["psnr"] == pytest.approx(other["psnr"], abs=0.05)
+        assert row["psnr"] == pytest.approx(other["psnr"], abs=0.1)
         assert row["lr_psnr"] == pytest.approx(other["lr_psnr"], abs=0.1)
         assert row["diversity_rmse"] == pytest.approx(other["diversity_rmse"], abs=2e-4)
 

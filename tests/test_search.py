@@ -298,14 +298,17 @@ def test_of_several_draws_the_one_with_the_lowest_error_is_taken():
 
 
 def test_corrected_starts_are_nearer():
-    def errors(corrections: int) -> torch.Tensor:
+    def errors(corrections: int) -> tuple[torch.Tensor, torch.Tensor]:
         found, _ = search([*KINDS["dual_ascent"], f"latent.corrections={corrections}"])
         found.refill()
+        objective, rows = found.objective, found.rows
         with torch.no_grad():
-            return found.objective(found.rows, found.rows["variables"]).lr_mse
+            point = objective(rows, rows["variables"])
+        return point.lr_mse, objective.distances(objective.about(rows["lr"]), point)
 
-    best, corrected = errors(0), errors(6)
-    assert (corrected <= best * (1 + 1e-5)).all()
+    (best, best_distance), (corrected, distance) = errors(0), errors(6)
+    assert (distance <= best_distance * (1 + 1e-5)).all()
+    assert distance.mean() < best_distance.mean()
     assert corrected.mean() < best.mean()
 
 
