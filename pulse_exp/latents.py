@@ -34,7 +34,7 @@ class Latent:
 
     Attributes:
         start_at: "random", "mean" or "estimate".
-        draws: how many starts a search chooses from by their downscaling error.
+        draws: how many starts a search chooses from by their distance to the input.
         corrections: how many times the nearest of them are corrected from their images.
         units: of the coordinates of some variables `[n, d]`, in which optimizers count.
     """

@@ -54,9 +54,7 @@ def reference(draws: Draws, target: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """Random latents of the draws, the draws' images, and latents' weighted regression on these."""
     v = np.random.default_rng(0).normal(size=(len(draws.images), 5)) + 3
     a = Bicubic(8)(draws.images.double() / 255).flatten(1).numpy()
-    variance = (
-        a.reshape(len(a), 3, -1).var(0).mean(0)
-    )  # of a pixel; the smaller, the more it counts
+    variance = a.reshape(len(a), 3, -1).var(0).mean(0)
     roots = np.tile(1 / np.maximum(variance / variance.mean(), LEAST_VARIANCE), 3)
     squares = ((a - target) ** 2).sum(1)
     shares = np.exp(-3 * squares / np.sort(squares)[REACH - 1])
