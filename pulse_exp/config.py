@@ -113,8 +113,9 @@ class Noise:
 class Start:
     """`start`: "random"; "mean" for an image's first search; or "estimate", from the low-res input
     by some of the generator's own images. Of `draws` > 1 starts the one with the lowest
-    downscaling error is taken. `corrections`: so many times the nearer half of the estimates is
-    rendered and corrected by what its image still lacks."""
+    downscaling error is taken, of estimates with the face counted for more. `corrections`: so many
+    times the nearer half of the estimates is rendered and corrected by what its image still
+    lacks."""
 
     start: str = "random"
     draws: int = 1
