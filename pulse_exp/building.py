@@ -87,6 +87,7 @@ def build_objective(config: DictConfig, generator: Generator, downscaler: Downsc
         downscaler=downscaler,
         terms=terms,
         eps=config.search.eps,
+        steps=config.search.steps,
         estimates_blur=config.search.blur == "estimated",
     )
 

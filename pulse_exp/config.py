@@ -368,12 +368,14 @@ class GeocrossLoss(Cross):
 @option("loss", "constrained_l2")
 class ConstrainedL2:
     """`start`: the multiplier's first value; `rate`: how far its logarithm moves in a step, up
-    above the level, down within it; `aim`: the level as a share of eps."""
+    above the level, down within it; `aim`: the level as a share of eps; `attended`: the share of
+    the steps in which pixels of the face count for more, where starts are estimated."""
 
     _target_: str = "pulse_exp.losses.ConstrainedL2"
     start: float = 0.05
     rate: float = 0.08
     aim: float = 0.5
+    attended: float = 0.3
 
 
 # --- optimizers and schedules ---------------------------------------------------------------
@@ -1003,6 +1005,7 @@ def complaints(config: DictConfig) -> list[str]:
     for term in config.loss:
         one_of(f"loss.{term}.floor", "none", "eps")
         one_of(f"loss.{term}.of", "coordinates", "styles")
+        at_least(f"loss.{term}.attended", 0)
     for term in config.prior:
         if class_of(config.prior[term]) != "L1Ball":
             one_of(f"prior.{term}.of", "coordinates", "styles")

@@ -158,17 +158,25 @@ class ConstrainedL2(Term):
     a factor. Near the level the steps become small, and μ settles where the constraint holds. The
     level is aim · eps, or the variance of the white noise in what is left of the input, where that
     is more: closer the image would only follow the noise (Morozov's discrepancy principle).
+
+    Where starts are estimated, the face comes first: over the share `attended` of the steps L2 is
+    of pixels as `Point.counts` has them, by the inverse of their variance over the generator's
+    draws at first and all alike at the end. The constraint speaks of all pixels alike throughout.
     """
 
-    def __init__(self, start: float, rate: float, aim: float) -> None:
-        self.first, self.rate, self.aim = start, rate, aim
+    def __init__(self, start: float, rate: float, aim: float, attended: float) -> None:
+        self.first, self.rate, self.aim, self.attended = start, rate, aim, attended
 
     def start(self, variables: Mapping[str, Tensor]) -> Rows:
         batch = len(next(iter(variables.values())))
         return {"multiplier": torch.full((batch,), self.first)}
 
     def __call__(self, point: Point, state: Rows) -> Tensor:
-        return state["multiplier"] * point.lr_mse / (self.aim * point.eps)
+        error = point.lr_mse
+        if point.counts is not None:
+            squares = (point.sr_lr - point.lr).square()
+            error = (point.counts * squares).flatten(1).mean(1)
+        return state["multiplier"] * error / (self.aim * point.eps)
 
     def update(self, point: Point, state: Rows) -> Rows:
         least = self.aim * point.eps

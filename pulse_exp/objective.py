@@ -30,6 +30,8 @@ class Point:
         lr_mse: the downscaling error `[B]`, mean squared over pixels and channels.
         eps: the downscaling error of a solved row.
         is_image: whether `lr` is a picture, not measurements laid out as one.
+        counts: what pixels count at this step of a search that attends to the face first, 1 on
+            average; None if all count alike.
         terms: the weighted value of each term `[B]`, once evaluated.
     """
 
@@ -41,6 +43,7 @@ class Point:
     lr_mse: Float[Tensor, " B"]
     eps: float
     is_image: bool = True
+    counts: Float[Tensor, "B 1 h w"] | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -67,11 +70,13 @@ class Term:
         weight: factor on the value.
         reads_image: whether it looks at the picture (a loss) or at the latent alone (a prior).
         aim: the share of eps that it works towards.
+        attended: the share of the steps in which a data term lets the face count for more.
     """
 
     weight: float = 1.0
     reads_image: bool = True
     aim: float = 1.0
+    attended: float = 0.0
 
     def prepare(self, generator: Generator) -> None:
         """Reads what the term needs of the generator, once."""
@@ -93,6 +98,7 @@ class Objective:
     """Generator, latent, downscaler and terms as one function of the variables.
 
     Args:
+        steps: of a search.
         estimates_blur: an input's blur, where the generator's draws tell of it, is assumed after
             the downscaler.
 
@@ -108,6 +114,7 @@ class Objective:
         downscaler: Downscaler,
         terms: Mapping[str, Term],
         eps: float,
+        steps: int,
         estimates_blur: bool = False,
     ) -> None:
         self.generator, self.latent, self.noise = generator, latent, noise
@@ -120,6 +127,11 @@ class Objective:
         if latent.start_at == "estimate":
             draws = generator_draws(generator)
             self.estimate = LinearEstimate(draws, downscaler, generator.resolution)
+        self.attended_steps = steps * max((t.attended for t in self.terms.values()), default=0.0)
+        self.attention: Tensor | None = None
+        if self.estimate is not None and downscaler.is_image and self.attended_steps:
+            size = downscaler.output_size(generator.resolution, generator.resolution)
+            self.attention = self.estimate.attention(size).to(latent.device, torch.float32)
 
     def observation(self, lr: Float[Tensor, "B 3 h w"]) -> Rows:
         """What a search has of its inputs: `lr`, and `blurs` where these are estimated."""
@@ -174,6 +186,13 @@ class Objective:
         moved = self.latent.between(self.estimate.styles, self.estimate.correction(inputs, sr_lr))
         return {**variables, "latent": variables["latent"] + moved["latent"]}
 
+    def counts(self, rows: Rows) -> Float[Tensor, "B 1 h w"] | None:
+        """What pixels count at the rows' steps: at first the face for more, at last all alike."""
+        if self.attention is None:
+            return None
+        alike = (rows["step"] / self.attended_steps).clamp(max=1)[:, None, None, None]
+        return self.attention + alike * (1 - self.attention)
+
     def start(self, variables: Mapping[str, Tensor]) -> Rows:
         """The terms' memories of new rows."""
         return {name: term.start(variables) for name, term in self.terms.items()}
@@ -205,6 +224,7 @@ class Objective:
             lr_mse=(sr_lr - lr).square().flatten(1).mean(1),
             eps=self.eps,
             is_image=self.downscaler.is_image,
+            counts=self.counts(rows),
         )
         for name, term in self.terms.items():
             point.terms[name] = term.weight * term(point, rows["terms"][name])

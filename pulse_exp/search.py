@@ -208,17 +208,15 @@ class LatentSearch(pl.LightningModule):
         latent, batch = self.objective.latent, len(starts)
         rows = self.first_points(starts)
         variables = rows["variables"]
-        count = torch.zeros(batch, dtype=torch.long)
         never = torch.full((batch,), -1)
         worst = torch.full((batch,), torch.inf)
         curve = torch.full((batch, self.settings.steps + 1), torch.nan)
         names = [*self.objective.terms, "lr_mse"]
         state: Rows = {
-            "step": count,
             "done": torch.zeros(batch, dtype=torch.bool),
             "solved_step": never,
             "failed_step": never.clone(),
-            "best": {"lr_mse": worst, "penalty": worst.clone(), "step": count.clone()},
+            "best": {"lr_mse": worst, "penalty": worst.clone(), "step": rows["step"].clone()},
             "curves": {name: curve.clone() for name in names},
         }
         state = move(state, latent.device)
@@ -259,7 +257,12 @@ class LatentSearch(pl.LightningModule):
         latent = objective.start_latent(inputs, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
-        rows = {"constants": constants, **objective.observation(lr), **self.placed(variables)}
+        rows = {
+            "step": torch.zeros(len(starts), dtype=torch.long),
+            "constants": constants,
+            **objective.observation(lr),
+            **self.placed(variables),
+        }
         rows = move(rows, objective.latent.device)
         self.resample([Slot(start.image, start.restart) for start in starts], rows)
         return rows

@@ -177,6 +177,7 @@ class LinearEstimate:
         for images in draws.images.split(8):
             measured = measured_enlarged(images.float() / 255, downscaler, resolution)
             parts.append(self.features(measured))
+            self.size = [min(COMPARED_SIDE, pixels) for pixels in measured.shape[-2:]]
             if is_filter and min(measured.shape[-2:]) >= SMALLEST_SIDE:
                 powers.append(log_power(pooled(measured, SHARPNESS_SIDE)))
         self.known = torch.cat(parts)
@@ -189,13 +190,21 @@ class LinearEstimate:
         """What the numbers of a low-res image count, 1 on average: all alike if it is no picture.
 
         Of a picture a pixel counts the inverse square of its variance over the draws. Where images
-        are aligned, it varies least in the face, of which latents say most.
+        are aligned, it varies least in the face, of which latents say most. What never varies, as
+        it is hidden, counts nothing.
         """
         if not self.is_image:
             return torch.ones_like(self.known[0])
         variance = self.known.unflatten(1, (3, -1)).var(0).mean(0)
-        counts = (variance / variance.mean()).clamp(min=LEAST_VARIANCE).pow(-2)
-        return (counts / counts.mean()).repeat(3)
+        seen = variance > 0
+        counts = (variance / variance[seen].mean()).clamp(min=LEAST_VARIANCE).pow(-2) * seen
+        return (counts / counts[seen].mean()).repeat(3)
+
+    def attention(self, size: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
+        """What the pixels of a low-res picture of a size `(h, w)` count for a search that attends
+        to the face: the inverse of their variance over the draws, 1 on average."""
+        inverse = self.counts.unflatten(0, (3, *self.size))[:1].sqrt()
+        return F.interpolate(inverse[None] / inverse[inverse > 0].mean(), size=size)
 
     def features(self, measured: Tensor) -> Float[Tensor, "B m"]:
         """What is compared: float64 on the host, pictures at a small size."""

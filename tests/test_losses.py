@@ -97,9 +97,25 @@ def test_lp_has_a_finite_gradient_at_zero():
     assert torch.autograd.grad(value.sum(), sr_lr)[0].isfinite().all()
 
 
+def test_the_face_counts_for_more_in_the_value_and_not_in_the_constraint():
+    loss = ConstrainedL2(start=0.1, rate=0.5, aim=1.0, attended=0.3)
+    sr_lr, low = torch.rand(2, 2, 3, 4, 4, generator=RNG)
+    counts = torch.rand(2, 1, 4, 4, generator=RNG)
+    alike = point(sr_lr, low)
+    near = replace(alike, counts=counts)
+    state = loss.start({"latent": torch.zeros(2, 1, 4)})
+    squares = (sr_lr - low).square().numpy()
+    expected = 0.1 * (counts.numpy() * squares).mean((1, 2, 3)) / 1e-3
+    np.testing.assert_allclose(loss(near, state), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(alike, state), 0.1 * squares.mean((1, 2, 3)) / 1e-3, rtol=1e-5)
+    assert torch.equal(
+        loss.update(near, state)["multiplier"], loss.update(alike, state)["multiplier"]
+    )
+
+
 @pytest.mark.parametrize("aim", [1, 0.25])
 def test_the_multiplier_of_each_row_follows_its_own_constraint(aim: float):
-    loss = ConstrainedL2(start=0.1, rate=0.5, aim=aim)
+    loss = ConstrainedL2(start=0.1, rate=0.5, aim=aim, attended=0)
     low, level = torch.zeros(3, 3, 4, 4), 1e-3
     errors = [1e-4, 1e-1, 1.5e-3]
     near = point(low + torch.tensor(errors).sqrt().view(3, 1, 1, 1), low, eps=level / aim)
@@ -112,7 +128,7 @@ def test_the_multiplier_of_each_row_follows_its_own_constraint(aim: float):
 
 def test_the_multiplier_does_not_follow_noise():
     """Noise of a variance above eps is a constraint that holds; an edge of that power is not."""
-    loss = ConstrainedL2(start=0.1, rate=0.5, aim=1.0)
+    loss = ConstrainedL2(start=0.1, rate=0.5, aim=1.0, attended=0)
     noise = 0.1 * torch.randn(1, 3, 32, 32, generator=RNG)
     edge = 0.1 * torch.ones(1, 3, 32, 32)
     edge[..., 16:] = -0.1

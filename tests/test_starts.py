@@ -119,6 +119,48 @@ def test_a_pixel_counts_the_inverse_square_of_its_variance():
     assert distance == pytest.approx(float((counts * (y - other).square()).mean()), rel=1e-6)
 
 
+def test_what_is_hidden_counts_nothing():
+    images = torch.randint(0, 256, (50, 3, 4, 4), generator=rngs(0)[0]).byte()
+    whole = LinearEstimate(Draws(torch.zeros(50, 1), images), Bicubic(1), 4)
+    images[..., 2:] = 0
+    half = LinearEstimate(Draws(torch.zeros(50, 1), images), Bicubic(1), 4)
+    for counts, before in (
+        (half.counts.reshape(3, 4, 4), whole.counts.reshape(3, 4, 4)),
+        (half.attention((4, 4)), whole.attention((4, 4))),
+    ):
+        assert (counts[..., 2:] == 0).all()
+        expected = before[..., :2] / before[..., :2].mean()
+        np.testing.assert_allclose(counts[..., :2], expected, rtol=1e-5)
+
+
+def test_attention_is_the_inverse_of_the_variance_and_fades():
+    config, _ = job(
+        *SMALL, "latent=estimated_w_plus", "loss=constrained_l2", "loss.constrained_l2.attended=0.5"
+    )
+    config.search.steps = 20
+    objective = build_objective(config, TOY, build_downscaler(config, 8, 64))
+    images = objective.estimate.known.unflatten(1, (3, 8, 8)).numpy()
+    share = images.var(0, ddof=1).mean(0)
+    inverse = 1 / np.maximum(share / share.mean(), LEAST_VARIANCE)
+    steps = torch.tensor([0, 5, 10, 15])
+    counts = objective.counts({"step": steps})
+    first, half, *last = counts[:, 0].numpy()
+    np.testing.assert_allclose(first, inverse / inverse.mean(), rtol=1e-5)
+    np.testing.assert_allclose(half, (first + 1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(last, np.ones((2, 8, 8)), rtol=1e-5)
+    large = objective.estimate.attention((16, 16)).numpy()
+    np.testing.assert_allclose(large[0, 0, ::2, 1::2], first, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words", [["latent.start=mean"], ["loss.constrained_l2.attended=0"], ["loss=l2"]]
+)
+def test_without_estimates_or_attention_pixels_count_alike(words):
+    config, _ = job(*SMALL, "latent=estimated_w_plus", "loss=constrained_l2", *words)
+    objective = build_objective(config, TOY, build_downscaler(config, 8, 64))
+    assert objective.counts({"step": torch.tensor([0, 5])}) is None
+
+
 def test_far_draws_say_nothing(monkeypatch):
     """The regression of the nearest draws is that of an estimate which knows no others."""
     counts = torch.rand(48, generator=rngs(2)[0]).double()
