@@ -89,6 +89,7 @@ def build_objective(config: DictConfig, generator: Generator, downscaler: Downsc
         eps=config.search.eps,
         steps=config.search.steps,
         estimates_blur=config.search.blur == "estimated",
+        estimates_compression=config.search.compression == "estimated",
     )
 
 

@@ -846,7 +846,9 @@ class Search:
     program; `eps`: the downscaling error (mean squared, images in [0, 1]) of a solved row;
     `stop`: "all_solved" ends a row at its first point within eps, "never" runs all its steps;
     `blur`: "estimated" adds to the downscaler the blur that an input has beside the generator's
-    own images, where the search starts from an estimate, "ignored" does not."""
+    own images, where the search starts from an estimate, "ignored" does not; `compression`:
+    "estimated" leaves open what an input has lost that was saved as JPEG, "ignored" takes it as it
+    is."""
 
     steps: int = 100
     restarts: int = 1
@@ -854,6 +856,7 @@ class Search:
     eps: float = 1e-3
     stop: str = "never"
     blur: str = "ignored"
+    compression: str = "ignored"
 
 
 @dataclass
@@ -997,6 +1000,7 @@ def complaints(config: DictConfig) -> list[str]:
 
     one_of("search.stop", "all_solved", "never")
     one_of("search.blur", "ignored", "estimated")
+    one_of("search.compression", "ignored", "estimated")
     photos = str(config.data.get("_target_")).endswith(".Photos")
     one_of("data.mode" if photos else "mode", "evaluate", "restore")
     one_of("size", *SIZES)

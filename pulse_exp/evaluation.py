@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.compression import as_saved
 from pulse_exp.data import Dataset
 from pulse_exp.errors import OutputError
 from pulse_exp.images import write_image
@@ -24,7 +25,7 @@ from pulse_exp.panel import PanelRow
 from pulse_exp.problem import Candidate, Problem, Record
 from pulse_exp.records import CURVES, RECORDS, RecordFile
 from pulse_exp.refine import Refinement
-from pulse_exp.rows import move
+from pulse_exp.rows import Rows, move
 from pulse_exp.seeding import random_generator
 
 
@@ -125,18 +126,20 @@ class Evaluation:
     def refined(self, candidate: Candidate, problem: Problem) -> Tensor:
         assert candidate.sr is not None
         sr, lr = candidate.sr[None].to(self.device), problem.lr[None].to(self.device)
-        downscaler = self.assumed(lr)
+        downscaler, observation = self.assumed(lr)
         for refinement in self.refinements.values():
+            sr_lr = downscaler(sr)
+            nearest = lr - (as_saved(sr_lr, observation) - sr_lr)  # that the file may be of
             with torch.enable_grad():
-                sr = refinement(sr, lr, candidate, downscaler, self.objective).detach()
+                sr = refinement(sr, nearest, candidate, downscaler, self.objective).detach()
         return sr[0].clamp(0, 1)
 
-    def assumed(self, lr: Float[Tensor, "1 3 h w"]) -> Downscaler:
-        """What the search of an input assumed to have made it."""
+    def assumed(self, lr: Float[Tensor, "1 3 h w"]) -> tuple[Downscaler, Rows]:
+        """What the search of an input assumed to have made it, and what it has of it."""
         if self.objective is None:
-            return self.downscaler
-        observation = self.objective.observation(lr)
-        return self.objective.measurement(move(observation, self.device))
+            return self.downscaler, {"lr": lr}
+        observation = move(self.objective.observation(lr), self.device)
+        return self.objective.measurement(observation), observation
 
     def measure(
         self, problem: Problem, images: Sequence[Tensor]
@@ -148,16 +151,16 @@ class Evaluation:
         count = len(sr)
         lr = problem.lr.to(sr.device).expand(count, -1, -1, -1)
         hr = None if problem.hr is None else problem.hr.to(sr.device).expand(count, -1, -1, -1)
-        sr_lr = self.assumed(lr[:1])(sr)
+        downscaler, observation = self.assumed(lr[:1])
+        sr_lr = as_saved(downscaler(sr), observation)
         restoration = Restoration(sr, lr, sr_lr, hr, (problem.image,) * count)
         values, missing = measure(self.metrics, restoration)
         columns: dict[str, list[Any]] = {key: v.tolist() for key, v in values.items()}
         if self.refinements:
             columns["lr_mse_refined"] = (sr_lr - lr).square().flatten(1).mean(1).tolist()
-        estimate = None if self.objective is None else self.objective.estimate
-        blur = None if estimate is None else estimate.blur(problem.lr[None])
-        if blur is not None:
-            columns["lr_blur"] = blur.expand(count).tolist()
+        if self.objective is not None:
+            told = self.objective.told(problem.lr[None])
+            columns |= {key: value.expand(count).tolist() for key, value in told.items()}
         absent: dict[str, Any] = dict.fromkeys(missing)
         if missing:
             absent["missing"] = "; ".join(f"{key}: {why}" for key, why in missing.items())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from pulse_exp import metrics
 from pulse_exp.building import build_downscaler, pick_device
+from pulse_exp.compression import as_saved, cells
 from pulse_exp.errors import UserError
 from pulse_exp.images import read_image
 from pulse_exp.metrics import Restoration, measure, measure_run
@@ -28,6 +30,7 @@ from pulse_exp.operators import Downscaler
 from pulse_exp.operators.blurred import Blurred, blur_matrices
 from pulse_exp.problem import Record
 from pulse_exp.records import RECORDS, RecordFile
+from pulse_exp.rows import Rows
 
 COMPARING = (ImageDiversity, FaceDiversity)
 """Metrics whose value depends on the image's other restarts, which may have been added since."""
@@ -178,7 +181,7 @@ class MeasuredRun:
         return Restoration(
             sr=sr,
             lr=lr.expand(count, -1, -1, -1),
-            sr_lr=downscaler(sr),
+            sr_lr=as_saved(downscaler(sr), self.downscalers.observation(rows[0], lr)),
             hr=None if hr is None else hr.expand(count, -1, -1, -1),
             images=(image,) * count,
         )
@@ -229,6 +232,13 @@ class Downscalers:
             blur = torch.tensor([row["lr_blur"]])
             return Blurred(downscaler, blur_matrices(blur, row["lr_side"]))
         return downscaler
+
+    def observation(self, row: Record, lr: Float[Tensor, "3 h w"]) -> Rows:
+        """What the search of a record had of its input."""
+        known = row.get("lr_jpeg") is not None
+        if OmegaConf.select(self.config, "search.compression") != "estimated" or not known:
+            return {"lr": lr[None]}
+        return {"lr": lr[None], "file": cells(lr[None], torch.tensor([row["lr_jpeg"]]))}
 
 
 def key_of(row: Record) -> Row:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.compression import as_saved, cells, fits_blocks, qualities
 from pulse_exp.generators.base import Generator
 from pulse_exp.latents import Latent
 from pulse_exp.noise import NoiseInputs
@@ -26,7 +27,8 @@ class Point:
         variables: what the optimizer moves, each `[B, ...]`.
         coordinates: the latent in its own coordinates `[B, n, d]`, on which priors speak.
         ws: style vectors `[B, num_ws, w_dim]`, or None for a latent that has none.
-        sr_lr: the downscaled image `[B, 3, h, w]`; lr: the low-res input, of the same shape.
+        sr_lr: the downscaled image `[B, 3, h, w]`, as it compares with the low-res input `lr`, of
+            the same shape.
         lr_mse: the downscaling error `[B]`, mean squared over pixels and channels.
         eps: the downscaling error of a solved row.
         is_image: whether `lr` is a picture, not measurements laid out as one.
@@ -101,6 +103,7 @@ class Objective:
         steps: of a search.
         estimates_blur: an input's blur, where the generator's draws tell of it, is assumed after
             the downscaler.
+        estimates_compression: of an input that was saved as JPEG only what the file tells counts.
 
     Attributes:
         level: the downscaling error that the terms work towards, eps or less.
@@ -116,10 +119,11 @@ class Objective:
         eps: float,
         steps: int,
         estimates_blur: bool = False,
+        estimates_compression: bool = False,
     ) -> None:
         self.generator, self.latent, self.noise = generator, latent, noise
         self.downscaler, self.terms, self.eps = downscaler, dict(terms), eps
-        self.estimates_blur = estimates_blur
+        self.estimates_blur, self.estimates_compression = estimates_blur, estimates_compression
         self.level = eps * min((term.aim for term in self.terms.values()), default=1.0)
         for term in self.terms.values():
             term.prepare(generator)
@@ -134,12 +138,30 @@ class Objective:
             self.attention = self.estimate.attention(size).to(latent.device, torch.float32)
 
     def observation(self, lr: Float[Tensor, "B 3 h w"]) -> Rows:
-        """What a search has of its inputs: `lr`, and `blurs` where these are estimated."""
-        estimate = self.estimate if self.estimates_blur else None
-        sigmas = None if estimate is None else estimate.blur(lr)
-        if sigmas is None:
-            return {"lr": lr}
-        return {"lr": lr, "blurs": blur_matrices(sigmas, lr.shape[-1])}
+        """What a search has of its inputs: `lr`, and where they are estimated its `blurs` and what
+        its `file` tells."""
+        observation: Rows = {"lr": lr}
+        told = self.told(lr)
+        if self.estimates_blur and "lr_blur" in told:
+            observation["blurs"] = blur_matrices(told["lr_blur"], lr.shape[-1])
+        if self.estimates_compression and "lr_jpeg" in told:
+            observation["file"] = cells(lr, told["lr_jpeg"])
+        return observation
+
+    def told(self, lr: Float[Tensor, "B 3 h w"]) -> dict[str, Tensor]:
+        """What can be told of inputs beside the pixels, `[B]` each: `lr_jpeg`, their quality as
+        JPEG, and `lr_blur`, their blur in pixels, 0 where they have none.
+
+        What quantisation took for 0 is no blur: of a JPEG that is known none is told.
+        """
+        told: dict[str, Tensor] = {}
+        if self.downscaler.is_image and fits_blocks(lr):
+            told["lr_jpeg"] = qualities(lr)
+        blur = None if self.estimate is None else self.estimate.blur(lr)
+        if blur is not None:
+            known = self.estimates_compression and "lr_jpeg" in told
+            told["lr_blur"] = torch.where(told["lr_jpeg"] > 0, 0, blur) if known else blur
+        return told
 
     def measurement(self, observation: Rows) -> Downscaler:
         """What is assumed to have made the inputs of an `observation` from the images."""
@@ -213,7 +235,7 @@ class Objective:
     def __call__(self, rows: Rows, variables: Mapping[str, Tensor]) -> Point:
         """The point of `variables` with every term evaluated."""
         ws = self.latent.ws({**rows["constants"], **variables})
-        sr_lr = self.measurement(rows)(self.image(rows, variables, ws))
+        sr_lr = as_saved(self.measurement(rows)(self.image(rows, variables, ws)), rows)
         lr = rows["lr"]
         point = Point(
             variables=variables,

@@ -284,7 +284,14 @@ def report(this: Run, logger: Any) -> int:
         selected = {row["image"]: sr for row in shown if (sr := results.panel_row(row).sr)}
         paste_results(this.dataset.faces, selected, this.folder / "pasted")
     known_blur = OmegaConf.select(this.config, "downscaler.sigma") or 0
-    print_summary(rows, this.folder, known_blur, this.config.search.blur == "estimated")
+    search = this.config.search
+    print_summary(
+        rows,
+        this.folder,
+        known_blur,
+        blur_assumed=search.blur == "estimated",
+        compression_assumed=search.compression == "estimated",
+    )
     if logger is not None:
         solved = [row["status"] == "solved" for row in rows]
         logger.log_metrics({"summary/solved": sum(solved) / max(1, len(solved))})

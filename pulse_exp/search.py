@@ -229,8 +229,9 @@ class LatentSearch(pl.LightningModule):
     def first_points(self, starts: Sequence[Start]) -> Rows:
         """Where each search begins: at its only start, or at the winner of a race of them."""
         objective, latent = self.objective, self.objective.latent
-        inputs = objective.about(torch.stack([start.lr for start in starts]))
-        draws = [self.draw(starts, inputs, number) for number in range(latent.draws)]
+        lr = torch.stack([start.lr for start in starts])
+        inputs, observation = objective.about(lr), objective.observation(lr)
+        draws = [self.draw(starts, inputs, observation, n) for n in range(latent.draws)]
         if len(draws) == 1 and not latent.corrections:
             return draws[0]
 
@@ -246,21 +247,26 @@ class LatentSearch(pl.LightningModule):
         best = race(draws, measured, corrected, latent.corrections)
         return {key: value for key, value in best.items() if key in draws[0]}
 
-    def draw(self, starts: Sequence[Start], inputs: Sequence[Regression], number: int) -> Rows:
+    def draw(
+        self,
+        starts: Sequence[Start],
+        inputs: Sequence[Regression],
+        observation: Rows,
+        number: int,
+    ) -> Rows:
         """Start number `number` of each search: variables, constants, input, terms' memories."""
         objective = self.objective
         rngs = [
             random_generator(self.settings.seed, start.image, start.restart, "start", number)
             for start in starts
         ]
-        lr = torch.stack([start.lr for start in starts])
         latent = objective.start_latent(inputs, rngs, [start.restart for start in starts], number)
         noise, constants = objective.noise.start(objective.generator, rngs)
         variables = move({**latent, **noise}, objective.latent.device)
         rows = {
             "step": torch.zeros(len(starts), dtype=torch.long),
             "constants": constants,
-            **objective.observation(lr),
+            **observation,
             **self.placed(variables),
         }
         rows = move(rows, objective.latent.device)

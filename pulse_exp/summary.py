@@ -19,13 +19,18 @@ STYLES = {"solved": "green", "unsolved": "yellow", "failed": "red"}
 
 
 def print_summary(
-    rows: Sequence[Record], folder: Path, known_blur: float = 0, blur_assumed: bool = False
+    rows: Sequence[Record],
+    folder: Path,
+    known_blur: float = 0,
+    blur_assumed: bool = False,
+    compression_assumed: bool = False,
 ) -> None:
     """Prints status, errors and seconds of the first rows, the totals, and where the files are.
 
     Args:
         known_blur: standard deviation, in low-res pixels, of the downscaler's blur.
-        blur_assumed: the search assumed the blur that it estimated.
+        blur_assumed, compression_assumed: the search assumed the blur, the quality as JPEG, that
+            it told of its inputs.
     """
     console = Console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -57,6 +62,8 @@ def print_summary(
         console.print(totals(rows))
     if hint := blur_hint(rows, known_blur, blur_assumed):
         console.print(f"[yellow]blurred[/] {escape(hint)}", soft_wrap=True)
+    if hint := compression_hint(rows, compression_assumed):
+        console.print(f"[yellow]JPEG[/] {escape(hint)}", soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
             f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
@@ -78,13 +85,10 @@ def blur_hint(rows: Sequence[Record], known_blur: float, assumed: bool) -> str:
     """Which inputs are more blurred than the downscaler explains, and what to try unless that is
     `assumed`; "" where none is. Of one blur after another the variances add up.
     """
-    blurs = {row["image"]: row.get("lr_blur") or 0 for row in rows}
-    blurred = [image for image, blur in blurs.items() if blur]
-    if not blurred:
+    names, beyond = named(rows, "lr_blur")
+    if not names:
         return ""
-    beyond = median(blurs[image] for image in blurred)
-    names = ", ".join(blurred[:3]) + (", ..." if len(blurred) > 3 else "")
-    told = f"{names}: {len(blurred)} of {len(blurs)} inputs, by some {beyond:.1f} low-res pixels"
+    told = f"{names}, by some {beyond:.1f} low-res pixels"
     if assumed:
         return f"{told}; their searches took it into account"
     sigma = min(4, hypot(known_blur, beyond))
@@ -92,6 +96,27 @@ def blur_hint(rows: Sequence[Record], known_blur: float, assumed: bool) -> str:
         f"{told}, and so the results; try search.blur=estimated, "
         f"or downscaler=gaussian downscaler.sigma={sigma:.1f}"
     )
+
+
+def compression_hint(rows: Sequence[Record], assumed: bool) -> str:
+    """Which inputs were saved as JPEG, and what to try unless that is `assumed`."""
+    names, quality = named(rows, "lr_jpeg")
+    if not names:
+        return ""
+    told = f"{names}, of quality {quality:.0f} or so"
+    if assumed:
+        return f"{told}; their searches took it into account"
+    return f"{told}: their blocks are taken for the face's; try search.compression=estimated"
+
+
+def named(rows: Sequence[Record], key: str) -> tuple[str, float]:
+    """The first inputs that have a `key` and how many have, and its median; "" where none has."""
+    values = {row["image"]: row.get(key) or 0 for row in rows}
+    having = [image for image, value in values.items() if value]
+    if not having:
+        return "", 0.0
+    names = ", ".join(having[:3]) + (", ..." if len(having) > 3 else "")
+    return f"{names}: {len(having)} of {len(values)} inputs", median(values[i] for i in having)
 
 
 def number(value: Any, form: str) -> str:

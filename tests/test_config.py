@@ -112,7 +112,7 @@ def test_methods_carry_no_number_but_their_steps_and_no_word_but_of_a_blur():
         method = yaml.safe_load(path.read_text()) or {}
         assert all(key.startswith("override /") for x in method.pop("defaults") for key in x), path
         assert set(method) <= {"search"}, path
-        assert set(method.get("search", {})) <= {"steps", "blur"}, path
+        assert set(method.get("search", {})) <= {"steps", "blur", "compression"}, path
 
 
 def test_the_steps_of_a_method_are_its_own_until_the_command_line_says_otherwise():

@@ -287,8 +287,9 @@ def test_of_several_draws_the_one_with_the_lowest_error_is_taken():
     several.refill()
     single, _ = search(words)
     errors = []
+    observation = single.objective.observation(torch.stack([start.lr for start in STARTS]))
     for number in range(4):
-        rows = single.draw(STARTS, [], number)
+        rows = single.draw(STARTS, [], observation, number)
         with torch.no_grad():
             errors.append(single.objective(rows, rows["variables"]).lr_mse)
     with torch.no_grad():

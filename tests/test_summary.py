@@ -32,3 +32,17 @@ def test_blurred_inputs_are_named_with_what_to_try(tmp_path, capsys):
     line = capsys.readouterr().out.replace("\n", " ")
     assert "by some 1.1 low-res pixels; their searches took it into account" in line
     assert "try" not in line
+
+
+def test_inputs_saved_as_jpeg_are_named_with_what_to_try(tmp_path, capsys):
+    print_summary([row(lr_jpeg=0)], tmp_path)
+    assert "JPEG" not in capsys.readouterr().out
+    rows = [row(lr_jpeg=0), row(image="b", lr_jpeg=75), row(image="c", lr_jpeg=90)]
+    print_summary(rows, tmp_path)
+    line = capsys.readouterr().out.replace("\n", " ")
+    assert "JPEG b, c: 2 of 3 inputs, of quality 82" in line
+    assert "try search.compression=estimated" in line
+    print_summary(rows, tmp_path, compression_assumed=True)
+    line = capsys.readouterr().out.replace("\n", " ")
+    assert "took it into account" in line
+    assert "try" not in line

@@ -72,6 +72,11 @@ _INFOS = [
         "Standard deviation of the low-res input's blur in its own pixels, told by the generator's "
         "images; 0 where none is noticed.",
     ),
+    MetricInfo(
+        "lr_jpeg", "JPEG quality of the input", "", 0, 100, None, 0,
+        "The quality with which the low-res input was saved as JPEG, told by its pixels; 0 where "
+        "it was not.",
+    ),
     # Realism, without a reference.
     MetricInfo(
         "niqe", "NIQE", "", 0, inf, True, 2,
