@@ -85,15 +85,16 @@ def block_transform(side: int) -> Float[Tensor, "side side"]:
 @cache
 def at_hand(
     side: int, decoded: bool, dtype: torch.dtype, device: torch.device
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3 side side"]]:
-    """`TO_YCBCR` and `transforms` as images are: a search asks for them at every step."""
+) -> tuple[Float[Tensor, "3 side side"], Float[Tensor, "3 3"], Float[Tensor, "3 3"]]:
+    """`transforms`, `TO_YCBCR` and its inverse as images are: a search asks at every step."""
     kind: dict[str, Any] = {"dtype": dtype, "device": device}
-    return TO_YCBCR.to(**kind), transforms(side, decoded).to(**kind)
+    back = torch.linalg.inv(TO_YCBCR)
+    return transforms(side, decoded).to(**kind), TO_YCBCR.to(**kind), back.to(**kind)
 
 
 def coefficients(images: Float[Tensor, "B 3 n n"], decoded: bool) -> Float[Tensor, "B 3 n n"]:
     """Of luma and both chromas, in the images' units."""
-    colours, matrices = at_hand(images.shape[-1], decoded, images.dtype, images.device)
+    matrices, colours, _ = at_hand(images.shape[-1], decoded, images.dtype, images.device)
     return matrices @ torch.einsum("pc,bchw->bphw", colours, images) @ matrices.mT
 
 
@@ -156,9 +157,8 @@ def told_part(sr_lr: Float[Tensor, "B 3 n n"], file: Rows) -> Float[Tensor, "B 3
     image are outside the `cells` of the file, as a picture. 0 for an image that it may be of."""
     off = file["centre"] - coefficients(sr_lr, decoded=False)
     outside = off - torch.maximum(torch.minimum(off, file["reach"]), -file["reach"])
-    colours, matrices = at_hand(sr_lr.shape[-1], False, sr_lr.dtype, sr_lr.device)
-    planes = matrices.mT @ outside @ matrices
-    return torch.einsum("cp,bphw->bchw", torch.linalg.inv(colours), planes)
+    matrices, _, colours = at_hand(sr_lr.shape[-1], False, sr_lr.dtype, sr_lr.device)
+    return torch.einsum("cp,bphw->bchw", colours, matrices.mT @ outside @ matrices)
 
 
 def as_saved(sr_lr: Float[Tensor, "B 3 h w"], observation: Rows) -> Float[Tensor, "B 3 h w"]:
