@@ -18,14 +18,10 @@ from pulse_exp.compression import (
     told_part,
     transforms,
 )
-from pulse_exp.measure import run as measure
 from pulse_exp.operators.degradations import jpeg
-from pulse_exp.pipeline import run
 from tests.compose import job
-from tests.test_blurred_inputs import GENERATED, TOY, restored, rows_of
+from tests.test_damaged_inputs import TOY, restored
 from tests.test_sharpness import pictures
-
-JPEG = ["degradation=jpeg"]
 
 
 def photographs(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -155,47 +151,6 @@ def test_inputs_that_were_not_saved_stay_as_they_are_in_a_batch_with_others():
 
 def levels(image: torch.Tensor) -> np.ndarray:
     return (255 * image).round().byte().permute(1, 2, 0).numpy()
-
-
-def test_a_search_that_allows_for_compression_restores_more(tmp_path: Path, capsys):
-    rows = restored(tmp_path / "estimated", *GENERATED, *JPEG)
-    assert [row["lr_jpeg"] for row in rows] == [30, 30]
-    told = capsys.readouterr().out.replace("\n", " ")
-    assert "JPEG generated00000, generated00001: 2 of 2 inputs, of quality 30" in told
-    assert "took it into account" in told
-    ignoring = restored(tmp_path / "ignored", *GENERATED, *JPEG, "search.compression=ignored")
-    assert "search.compression=estimated" in capsys.readouterr().out.replace("\n", " ")
-    assert [row["lr_jpeg"] for row in ignoring] == [30, 30]
-    for row, blocky in zip(rows, ignoring, strict=True):
-        assert row["psnr"] > blocky["psnr"]
-        assert row["lr_mse_refined"] < row["lr_mse"]
-
-
-def test_errors_measured_later_are_beside_the_file(tmp_path: Path):
-    at_once = restored(tmp_path, *GENERATED, *JPEG)
-    config, words = job("task=measure", f"results={tmp_path}", "metrics=[lr_psnr]")
-    assert measure(config, words, tmp_path / "unused") == 0
-    for row, before in zip(rows_of(tmp_path), at_once, strict=True):
-        assert row["lr_psnr"] == pytest.approx(before["lr_psnr"], abs=1)
-
-
-def test_saved_and_other_inputs_in_one_batch_are_as_alone(tmp_path: Path):
-    inputs = tmp_path / "inputs"
-    inputs.mkdir()
-    for name, degradation in {"clean": [], "saved": JPEG}.items():
-        config, words = job(*TOY, *GENERATED, "method=nearest", *degradation)
-        assert run(config, words, tmp_path / name) == 0
-        (tmp_path / name / "lr" / "generated00000.png").rename(inputs / f"{name}.png")
-    low_res = ("data=low_res", f"data.root={inputs}", "metrics=[]")
-    together, alone = (
-        restored(tmp_path / f"batch-{size}", f"search.batch_size={size}", *low_res)
-        for size in (2, 1)
-    )
-    assert [row["lr_jpeg"] for row in together] == [0, 30]
-    for row, single in zip(together, alone, strict=True):
-        assert row["image"] == single["image"]
-        # a batch rounds otherwise, and a search spreads that
-        assert row["lr_mse"] == pytest.approx(single["lr_mse"], rel=5e-3)
 
 
 def test_a_jpeg_file_is_read_with_its_blocks(tmp_path: Path):
