@@ -101,8 +101,9 @@ class Evaluation:
         problem = self.problems[candidates[0].image]
         good = [c for c in candidates if c.status != "failed" and c.sr is not None]
         chosen = min(good, key=lambda c: c.lr_mse, default=None)
-        images = [self.refined(candidate, problem) for candidate in good]
-        values, missing = self.measure(problem, images)
+        downscaler, observation = self.assumed(problem.lr[None].to(self.device))
+        images = [self.refined(candidate, downscaler, observation) for candidate in good]
+        values, missing = self.measure(problem, images, downscaler, observation)
         records = {
             id(c): {
                 "selected": c is chosen,
@@ -123,10 +124,11 @@ class Evaluation:
         rows = [self.record(c, problem, records.get(id(c), {})) for c in candidates]
         self.write(rows, [self.curve(c) for c in good])
 
-    def refined(self, candidate: Candidate, problem: Problem) -> Tensor:
+    def refined(
+        self, candidate: Candidate, downscaler: Downscaler, observation: Rows
+    ) -> Float[Tensor, "3 H W"]:
         assert candidate.sr is not None
-        sr, lr = candidate.sr[None].to(self.device), problem.lr[None].to(self.device)
-        downscaler, observation = self.assumed(lr)
+        sr, lr = candidate.sr[None].to(self.device), observation["lr"]
         for refinement in self.refinements.values():
             sr_lr = downscaler(sr)
             nearest = lr - (as_saved(sr_lr, observation) - sr_lr)  # that the file may be of
@@ -142,7 +144,11 @@ class Evaluation:
         return self.objective.measurement(observation), observation
 
     def measure(
-        self, problem: Problem, images: Sequence[Tensor]
+        self,
+        problem: Problem,
+        images: Sequence[Tensor],
+        downscaler: Downscaler,
+        observation: Rows,
     ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
         """Columns of values, one a result, and what is missing with its reason."""
         if not images:
@@ -151,7 +157,6 @@ class Evaluation:
         count = len(sr)
         lr = problem.lr.to(sr.device).expand(count, -1, -1, -1)
         hr = None if problem.hr is None else problem.hr.to(sr.device).expand(count, -1, -1, -1)
-        downscaler, observation = self.assumed(lr[:1])
         sr_lr = as_saved(downscaler(sr), observation)
         restoration = Restoration(sr, lr, sr_lr, hr, (problem.image,) * count)
         values, missing = measure(self.metrics, restoration)

@@ -155,7 +155,7 @@ class Objective:
         What quantisation took for 0 is no blur: of a JPEG that is known none is told.
         """
         told: dict[str, Tensor] = {}
-        if self.downscaler.is_image and fits_blocks(lr):
+        if self.downscaler.is_image and self.downscaler.factor > 1 and fits_blocks(lr):
             told["lr_jpeg"] = qualities(lr)
         blur = None if self.estimate is None else self.estimate.blur(lr)
         if blur is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import hypot
 from pathlib import Path
 from statistics import mean, median
@@ -60,10 +60,31 @@ def print_summary(
         console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
     if len(rows) > 1:
         console.print(totals(rows))
-    if hint := blur_hint(rows, known_blur, blur_assumed):
-        console.print(f"[yellow]blurred[/] {escape(hint)}", soft_wrap=True)
-    if hint := compression_hint(rows, compression_assumed):
-        console.print(f"[yellow]JPEG[/] {escape(hint)}", soft_wrap=True)
+    blurred = hint(
+        rows,
+        "lr_blur",
+        "by some {:.1f} low-res pixels",
+        # of one blur after another the variances add up
+        None
+        if blur_assumed
+        else lambda beyond: (
+            ", and so the results; try search.blur=estimated, or downscaler=gaussian "
+            f"downscaler.sigma={min(4, hypot(known_blur, beyond)):.1f}"
+        ),
+    )
+    compressed = hint(
+        rows,
+        "lr_jpeg",
+        "of quality {:.0f} or so",
+        None
+        if compression_assumed
+        else lambda quality: (
+            ": their blocks are taken for the face's; try search.compression=estimated"
+        ),
+    )
+    for kind, line in (("blurred", blurred), ("JPEG", compressed)):
+        if line:
+            console.print(f"[yellow]{kind}[/] {escape(line)}", soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
             f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
@@ -81,42 +102,21 @@ def totals(rows: Sequence[Record]) -> str:
     return line + (f"; mean error {mean(errors):.2e}" if errors else "")
 
 
-def blur_hint(rows: Sequence[Record], known_blur: float, assumed: bool) -> str:
-    """Which inputs are more blurred than the downscaler explains, and what to try unless that is
-    `assumed`; "" where none is. Of one blur after another the variances add up.
+def hint(rows: Sequence[Record], key: str, told: str, remedy: Callable[[float], str] | None) -> str:
+    """Which inputs have a `key` that the downscaler does not explain; "" where none has.
+
+    Args:
+        told: how the median of their values is said.
+        remedy: what follows of it and what to try; None where the searches assumed it.
     """
-    names, beyond = named(rows, "lr_blur")
-    if not names:
-        return ""
-    told = f"{names}, by some {beyond:.1f} low-res pixels"
-    if assumed:
-        return f"{told}; their searches took it into account"
-    sigma = min(4, hypot(known_blur, beyond))
-    return (
-        f"{told}, and so the results; try search.blur=estimated, "
-        f"or downscaler=gaussian downscaler.sigma={sigma:.1f}"
-    )
-
-
-def compression_hint(rows: Sequence[Record], assumed: bool) -> str:
-    """Which inputs were saved as JPEG, and what to try unless that is `assumed`."""
-    names, quality = named(rows, "lr_jpeg")
-    if not names:
-        return ""
-    told = f"{names}, of quality {quality:.0f} or so"
-    if assumed:
-        return f"{told}; their searches took it into account"
-    return f"{told}: their blocks are taken for the face's; try search.compression=estimated"
-
-
-def named(rows: Sequence[Record], key: str) -> tuple[str, float]:
-    """The first inputs that have a `key` and how many have, and its median; "" where none has."""
     values = {row["image"]: row.get(key) or 0 for row in rows}
     having = [image for image, value in values.items() if value]
     if not having:
-        return "", 0.0
+        return ""
+    typical = median(values[image] for image in having)
     names = ", ".join(having[:3]) + (", ..." if len(having) > 3 else "")
-    return f"{names}: {len(having)} of {len(values)} inputs", median(values[i] for i in having)
+    line = f"{names}: {len(having)} of {len(values)} inputs, {told.format(typical)}"
+    return line + (remedy(typical) if remedy else "; their searches took it into account")
 
 
 def number(value: Any, form: str) -> str:

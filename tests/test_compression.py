@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from scipy.fft import dctn
 
+from pulse_exp.building import build_generator, build_objective
 from pulse_exp.compression import (
     as_saved,
     block_transform,
@@ -19,6 +20,8 @@ from pulse_exp.compression import (
     transforms,
 )
 from pulse_exp.operators.degradations import jpeg
+from pulse_exp.operators.downscalers import Bicubic
+from pulse_exp.operators.measurements import BlockMask
 from tests.compose import job
 from tests.test_damaged_inputs import TOY, restored
 from tests.test_sharpness import pictures
@@ -108,6 +111,15 @@ def test_the_steps_are_those_that_the_encoder_writes():
         assert (luma, chroma) == (list(written[0]), list(written[1]))
 
 
+@pytest.mark.parametrize("quality", [10, 30, 50, 75, 95])
+def test_the_steps_are_scaled_as_libjpegs(quality):
+    """The lowest frequencies of the tables of ITU-T T.81, annex K, in the scale of a quality."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    annex = np.array([[16, 11, 10, 16, 24, 40, 51, 61], [17, 18, 24, 47, 99, 99, 99, 99]])
+    expected = ((annex * scale + 50) // 100).clip(1, 255)
+    np.testing.assert_array_equal(quantisation_steps()[quality - 5, :, 0], expected)
+
+
 @pytest.mark.parametrize("side", [16, 64])
 @pytest.mark.parametrize("quality", [10, 30, 75, 95])
 def test_of_what_was_saved_the_file_tells_no_difference(side, quality):
@@ -162,10 +174,7 @@ def test_a_jpeg_file_is_read_with_its_blocks(tmp_path: Path):
     assert row["lr_jpeg"] == 80
 
 
-def test_a_file_takes_its_lost_detail_for_no_blur():
-    from pulse_exp.building import build_generator, build_objective
-    from pulse_exp.operators.downscalers import Bicubic
-
+def test_of_a_known_jpeg_no_blur_is_told():
     config, _ = job(*TOY, "latent.statistics_draws=2000")
     generator = build_generator(config, torch.device("cpu"))
     objective = build_objective(config, generator, Bicubic(2))
@@ -175,3 +184,11 @@ def test_a_file_takes_its_lost_detail_for_no_blur():
     assert told["lr_blur"].tolist() == [0.0] * 4
     objective.estimates_compression = False
     assert objective.told(file)["lr_blur"].max() > 0
+
+
+def test_a_masked_picture_is_not_taken_for_a_file():
+    config, _ = job(*TOY, "latent.statistics_draws=2000")
+    generator = build_generator(config, torch.device("cpu"))
+    side = generator.resolution
+    whole = saved(photographs(1, side), 50)
+    assert "lr_jpeg" not in build_objective(config, generator, BlockMask()).told(whole)

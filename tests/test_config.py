@@ -107,7 +107,7 @@ def test_methods_choose_options_and_the_command_line_overrules_them():
     assert set(config.prior) == {"cross", "gaussian"}
 
 
-def test_methods_carry_no_number_but_their_steps_and_no_word_but_of_a_blur():
+def test_methods_carry_no_number_but_their_steps_and_no_word_but_of_their_inputs():
     for path in (CONF / "method").glob("*.yaml"):
         method = yaml.safe_load(path.read_text()) or {}
         assert all(key.startswith("override /") for x in method.pop("defaults") for key in x), path
