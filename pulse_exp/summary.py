@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import hypot
 from pathlib import Path
 from statistics import mean, median
@@ -60,31 +60,8 @@ def print_summary(
         console.print(f"... and {len(rows) - MOST_ROWS} more", style="dim")
     if len(rows) > 1:
         console.print(totals(rows))
-    blurred = hint(
-        rows,
-        "lr_blur",
-        "by some {:.1f} low-res pixels",
-        # of one blur after another the variances add up
-        None
-        if blur_assumed
-        else lambda beyond: (
-            ", and so the results; try search.blur=estimated, or downscaler=gaussian "
-            f"downscaler.sigma={min(4, hypot(known_blur, beyond)):.1f}"
-        ),
-    )
-    compressed = hint(
-        rows,
-        "lr_jpeg",
-        "of quality {:.0f} or so",
-        None
-        if compression_assumed
-        else lambda quality: (
-            ": their blocks are taken for the face's; try search.compression=estimated"
-        ),
-    )
-    for kind, line in (("blurred", blurred), ("JPEG", compressed)):
-        if line:
-            console.print(f"[yellow]{kind}[/] {escape(line)}", soft_wrap=True)
+    for line in hints(rows, known_blur, blur_assumed, compression_assumed):
+        console.print(line, soft_wrap=True)
     for row in [row for row in rows if row["status"] == "failed"][:MOST_ROWS]:
         console.print(
             f"[red]failed[/] {escape(row['image'])}: {escape(row['reason'])}", soft_wrap=True
@@ -100,6 +77,30 @@ def totals(rows: Sequence[Record]) -> str:
     errors = [row["lr_mse"] for row in rows if row["lr_mse"] is not None]
     line = f"{len(rows)} searches: " + ", ".join(f"{n} {s}" for s, n in count.items() if n)
     return line + (f"; mean error {mean(errors):.2e}" if errors else "")
+
+
+def hints(
+    rows: Sequence[Record], known_blur: float, blur_assumed: bool, compression_assumed: bool
+) -> Iterator[str]:
+    """A line on inputs that are more blurred than the downscaler explains, one on JPEGs."""
+
+    def deblur(beyond: float) -> str:
+        sigma = min(4, hypot(known_blur, beyond))  # of one blur after another the variances add up
+        return (
+            ", and so the results; try search.blur=estimated, "
+            f"or downscaler=gaussian downscaler.sigma={sigma:.1f}"
+        )
+
+    def deblock(quality: float) -> str:
+        return ": their blocks are taken for the face's; try search.compression=estimated"
+
+    width = "by some {:.1f} low-res pixels"
+    quality = "of quality {:.0f} or so"
+    blurred = hint(rows, "lr_blur", width, None if blur_assumed else deblur)
+    compressed = hint(rows, "lr_jpeg", quality, None if compression_assumed else deblock)
+    for kind, line in (("blurred", blurred), ("JPEG", compressed)):
+        if line:
+            yield f"[yellow]{kind}[/] {escape(line)}"
 
 
 def hint(rows: Sequence[Record], key: str, told: str, remedy: Callable[[float], str] | None) -> str:
