@@ -456,11 +456,13 @@ class Linear1CycleDrop:
 
 @option("schedule", "ramped")
 class Ramped:
-    """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end."""
+    """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end; `catch_up`: how
+    many times longer the steps of a search that is behind may become, from 15 % of them on."""
 
     _target_: str = "pulse_exp.schedules.Ramped"
     warm_up: float = 0.05
     ramp_down: float = 0.25
+    catch_up: float = 1.0
 
 
 @option("schedule", "cosine_ramped")
@@ -1021,6 +1023,7 @@ def complaints(config: DictConfig) -> list[str]:
     at_least("noise.zeroed", 0)
     at_least("noise.released", 0)
     at_least("noise.weight", 0)
+    at_least("schedule.catch_up", 1)
     one_of("trainer.accelerator", "auto", "cpu", "gpu")
     one_of("trainer.precision", "float32", "bf16")
     one_of("logger.mode", "auto", "online", "offline")

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pulse_exp.bilateral import noise_variance
 from pulse_exp.errors import UserError
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
@@ -179,9 +178,6 @@ class ConstrainedL2(Term):
         return state["multiplier"] * error / (self.aim * point.eps)
 
     def update(self, point: Point, state: Rows) -> Rows:
-        least = self.aim * point.eps
-        level = torch.full_like(point.lr_mse, least)
-        if point.is_image:
-            level = noise_variance((point.lr - point.sr_lr).detach()).clamp(min=least)
+        level = point.above_noise(self.aim * point.eps)
         excess = (point.lr_mse.detach() / level).log().clamp(-1, 1)
         return {"multiplier": state["multiplier"] * (self.rate * excess).exp()}

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_exp.bilateral import noise_variance
 from pulse_exp.compression import as_saved, cells, fits_blocks, qualities
 from pulse_exp.generators.base import Generator
 from pulse_exp.latents import Latent
@@ -51,6 +52,13 @@ class Point:
     @property
     def total(self) -> Float[Tensor, " B"]:
         return sum(self.terms.values())  # type: ignore[return-value]
+
+    def above_noise(self, error: float) -> Float[Tensor, " B"]:
+        """A downscaling error to work towards, or the variance of the white noise in what is left
+        of a picture where that is more: nearer, an image would only follow the noise."""
+        if not self.is_image:
+            return torch.full_like(self.lr_mse.detach(), error)
+        return noise_variance((self.lr - self.sr_lr).detach()).clamp(min=error)
 
     def detached(self) -> Point:
         """The same numbers without the graph behind them, which holds the generator's memory."""

@@ -13,6 +13,7 @@ from pulse_exp.schedules import (
     Phases,
     Ramped,
     Schedule,
+    behind,
 )
 
 N = 40
@@ -30,11 +31,11 @@ FORMULAS = {
     "linear1cycledrop": (Linear1CycleDrop(), linear1cycledrop),
     "cosine": (Cosine(), lambda x: (1 + math.cos(math.pi * x / N)) / 2),
     "ramped": (
-        Ramped(0.1, 0.25),
+        Ramped(0.1, 0.25, 1),
         lambda x: np.interp(x, [-1, 3, 30, N], [0, 1, 1, 0]),
     ),
     "cosine_ramped": (
-        CosineRamped(0.1, 0.25),
+        CosineRamped(0.1, 0.25, 1),
         lambda x: (
             (0.5 - 0.5 * math.cos(math.pi * min(1, (1 - x / N) / 0.25))) * min(1, (x + 1) / 4)
         ),
@@ -77,3 +78,12 @@ def test_the_schedule_runs_anew_in_each_phase():
     rates = phases.learning_rates(["latent"], Linear1Cycle(), 20)["latent"]
     torch.testing.assert_close(rates[:10], rates[10:])
     assert rates[5] == 1
+
+
+def test_a_plan_goes_from_eight_levels_to_one_and_is_looked_at_in_between():
+    share = torch.tensor([0, 0.1, 0.15, 1 / 3, 0.5, 0.6, 1])
+    planned = torch.tensor([np.nan, np.nan, 8**0.85, 4, 8**0.5, np.nan, np.nan]) * 1e-3
+    for times in (0.5, 1, 3):
+        nearest = torch.where(planned.isnan(), 1.0, times * planned)
+        late = behind(nearest, torch.full_like(share, 1e-3), share)
+        np.testing.assert_allclose(late, [0, 0, times, times, times, 0, 0], rtol=1e-5)

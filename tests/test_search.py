@@ -94,6 +94,12 @@ def drive(found: LatentSearch) -> None:
         found.training_step(0, 0)
 
 
+def drive_steps(found: LatentSearch, steps: int) -> None:
+    found.refill()
+    for _ in range(steps):
+        found.advance()
+
+
 def lightning(*callbacks: pl.Callback) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
@@ -336,6 +342,54 @@ def test_variables_rest_outside_their_phase():
         for step in range(5)
     ]
     assert moved == [{"latent"}, {"latent"}, {"offset"}, {"offset"}, {"filters"}]
+
+
+SMOOTH = [
+    Start(f"image{i}", 0, torch.nn.functional.avg_pool2d(low, 4))
+    for i, low in enumerate(
+        TOY(torch.randn(3, TOY.z_dim, generator=torch.Generator().manual_seed(2)))
+    )
+]
+
+
+def test_the_steps_of_a_row_that_is_behind_are_longer_from_then_on():
+    words = ["latent=whitened_w", "prior=none", "loss=l2", "optimizer=sgd"]
+    patient, _ = search([*words, "schedule.catch_up=1"], SMOOTH, eps=1e-6, steps=20)
+    hurried, _ = search([*words, "schedule.catch_up=3"], SMOOTH, eps=1e-6, steps=20)
+    moved = []
+    for found in (patient, hurried):
+        found.refill()
+        for _ in range(3):
+            found.advance()
+        assert found.rows["pace"].tolist() == [1, 1, 1]
+        moved.append(found.rows["variables"]["latent"])
+    assert torch.equal(*moved)
+    for found in (patient, hurried):
+        found.advance()  # from 15 % of the steps on
+    steps = [f.rows["variables"]["latent"] - moved[0] for f in (patient, hurried)]
+    torch.testing.assert_close(steps[1], 3 * steps[0], rtol=1e-4, atol=1e-7)
+    for _ in range(10):
+        hurried.advance()
+    assert int(hurried.rows["step"][0]) > 0.5 * 20
+    assert hurried.rows["pace"].tolist() == [3, 3, 3]
+
+
+def test_a_row_on_plan_keeps_its_steps_whoever_is_beside_it():
+    """By its own error alone: one row is behind, one has its eps, noise is nobody's fault."""
+    words = ["latent=whitened_w", "prior=none", "loss=l2", "optimizer=sgd"]
+    noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(3))
+    starts = [*SMOOTH, Start("noise", 0, noise)]
+    late, _ = search([*words, "schedule.catch_up=2"], starts, eps=1e-6, steps=20)
+    drive_steps(late, 5)
+    assert late.rows["pace"].tolist() == [2, 2, 2, 1]
+    calm, _ = search([*words, "schedule.catch_up=2"], starts, eps=1, steps=20)
+    drive_steps(calm, 20)
+    assert calm.rows["pace"].tolist() == [1, 1, 1, 1]
+    together = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12)
+    alone = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12, batch_size=1)
+    unhurried = run([*KINDS["dual_ascent"], "schedule.catch_up=1"], SMOOTH, eps=1e-4, steps=12)
+    assert_same(together, alone)
+    assert any(together[k].curves != unhurried[k].curves for k in together)
 
 
 def test_a_sampler_returns_its_last_point():
