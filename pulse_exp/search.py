@@ -398,8 +398,8 @@ class LatentSearch(pl.LightningModule):
 
     def pace(self, rows: Rows, point: Point) -> Float[Tensor, " B"]:
         """How many times longer each row's steps are than the schedule's: once a row was behind,
-        they stay so."""
-        if self.schedule.catch_up == 1:
+        they stay so. A chain's must not depend on where it is."""
+        if self.schedule.catch_up == 1 or self.optimizer.samples:
             return rows["pace"]
         share, nearest = rows["step"] / self.settings.steps, rows["best"]["lr_mse"]
         late = behind(nearest, point.above_noise(self.settings.eps), share)
