@@ -48,16 +48,17 @@ def test_a_refined_image_is_consistent_through_the_blur(tmp_path: Path):
 
 
 def test_a_search_that_allows_for_compression_restores_more(tmp_path: Path, capsys):
-    rows = restored(tmp_path / "estimated", *GENERATED, *JPEG)
+    words = [*GENERATED, *JPEG, "search.steps=20"]  # after ten, one is still far from its input
+    rows = restored(tmp_path / "estimated", *words)
     assert [row["lr_jpeg"] for row in rows] == [30, 30]
     told = capsys.readouterr().out.replace("\n", " ")
     assert "JPEG generated00000, generated00001: 2 of 2 inputs, of quality 30" in told
     assert "took it into account" in told
-    ignoring = restored(tmp_path / "ignored", *GENERATED, *JPEG, "search.compression=ignored")
+    ignoring = restored(tmp_path / "ignored", *words, "search.compression=ignored")
     assert "search.compression=estimated" in capsys.readouterr().out.replace("\n", " ")
     assert [row["lr_jpeg"] for row in ignoring] == [30, 30]
     for row, blocky in zip(rows, ignoring, strict=True):
-        assert row["psnr"] > blocky["psnr"]
+        assert row["psnr"] > blocky["psnr"] + 1
         assert row["lr_mse_refined"] < row["lr_mse"]
 
 
