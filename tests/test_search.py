@@ -358,9 +358,7 @@ def test_the_steps_of_a_row_that_is_behind_are_longer_from_then_on():
     hurried, _ = search([*words, "schedule.catch_up=3"], SMOOTH, eps=1e-6, steps=20)
     moved = []
     for found in (patient, hurried):
-        found.refill()
-        for _ in range(3):
-            found.advance()
+        drive_steps(found, 3)
         assert found.rows["pace"].tolist() == [1, 1, 1]
         moved.append(found.rows["variables"]["latent"])
     assert torch.equal(*moved)
@@ -385,6 +383,9 @@ def test_a_row_on_plan_keeps_its_steps_whoever_is_beside_it():
     calm, _ = search([*words, "schedule.catch_up=2"], starts, eps=1, steps=20)
     drive_steps(calm, 20)
     assert calm.rows["pace"].tolist() == [1, 1, 1, 1]
+    chain, _ = search([*KINDS["langevin"], "schedule=ramped"], SMOOTH, eps=1e-6, steps=20)
+    drive_steps(chain, 5)  # a sampler's step does not depend on where its chain is
+    assert chain.rows["pace"].tolist() == [1, 1, 1]
     together = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12)
     alone = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12, batch_size=1)
     unhurried = run([*KINDS["dual_ascent"], "schedule.catch_up=1"], SMOOTH, eps=1e-4, steps=12)
