@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -56,9 +57,14 @@ class Point:
     def above_noise(self, error: float) -> Float[Tensor, " B"]:
         """A downscaling error to work towards, or the variance of the white noise in what is left
         of a picture where that is more: nearer, an image would only follow the noise."""
+        return self.noise.clamp(min=error)
+
+    @cached_property
+    def noise(self) -> Float[Tensor, " B"]:
+        """The variance of the white noise in what is left of a picture; 0 of measurements."""
         if not self.is_image:
-            return torch.full_like(self.lr_mse.detach(), error)
-        return noise_variance((self.lr - self.sr_lr).detach()).clamp(min=error)
+            return torch.zeros_like(self.lr_mse.detach())
+        return noise_variance((self.lr - self.sr_lr).detach())
 
     def detached(self) -> Point:
         """The same numbers without the graph behind them, which holds the generator's memory."""
