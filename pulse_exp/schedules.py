@@ -17,6 +17,9 @@ and from there to once by equal factors at its last step."""
 WATCHED = 0.15, 0.5
 """The shares of a search's steps between which it is looked at whether it is on plan."""
 
+KEPT = 0.3
+"""The share of a search's steps from which on longer ones stay so, caught up or not."""
+
 
 class Schedule(Protocol):
     """Learning rates over the steps of a search.
@@ -108,6 +111,26 @@ def behind(
     """
     watched = (share >= WATCHED[0]) & (share <= WATCHED[1])
     return torch.where(watched, nearest / (wanted * PLAN_BEGINS ** (1 - share)), 0.0)
+
+
+def pace(
+    before: Float[Tensor, " B"],
+    late: Float[Tensor, " B"],
+    share: Float[Tensor, " B"],
+    catch_up: float,
+) -> Float[Tensor, " B"]:
+    """How many times longer than the schedule's the next step of each search is.
+
+    As many times as the search is `behind`; from `KEPT` on never fewer than before.
+
+    Args:
+        before: the same at the step before; 1 at the first.
+        late: how many times farther from its input than on plan a search is.
+        share: how much of its steps it has behind it, in [0, 1].
+        catch_up: the most.
+    """
+    kept = torch.where(share < KEPT, 1.0, before)
+    return kept.maximum(late).clamp(max=catch_up)
 
 
 def hold(rates: Tensor, share: float, rise: float = 0.0) -> Tensor:

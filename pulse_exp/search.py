@@ -19,7 +19,7 @@ from pulse_exp.optimizers import Optimizer
 from pulse_exp.priors import Prior
 from pulse_exp.problem import Candidate
 from pulse_exp.rows import Rows, join, move, select, where
-from pulse_exp.schedules import Phases, Schedule, behind
+from pulse_exp.schedules import Phases, Schedule, behind, pace
 from pulse_exp.seeding import RandomGenerators, random_generator
 from pulse_exp.start_race import race
 from pulse_exp.starts import Regression
@@ -397,13 +397,13 @@ class LatentSearch(pl.LightningModule):
         rows["terms"], rows["step"] = terms, rows["step"] + ~rows["done"]
 
     def pace(self, rows: Rows, point: Point) -> Float[Tensor, " B"]:
-        """How many times longer each row's steps are than the schedule's: once a row was behind,
-        they stay so. A chain's must not depend on where it is."""
+        """How many times longer each row's steps are than the schedule's, by its own error. A
+        chain's must not depend on where it is."""
         if self.schedule.catch_up == 1 or self.optimizer.samples:
             return rows["pace"]
         share, nearest = rows["step"] / self.settings.steps, rows["best"]["lr_mse"]
         late = behind(nearest, point.above_noise(self.settings.eps), share)
-        return rows["pace"].maximum(late).clamp(max=self.schedule.catch_up)
+        return pace(rows["pace"], late, share, self.schedule.catch_up)
 
     def resample(self, slots: Sequence[Slot], rows: Rows, step: int | None = None) -> None:
         """Fresh constants of every row where noise inputs or the latent are redrawn each step.

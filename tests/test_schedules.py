@@ -14,6 +14,7 @@ from pulse_exp.schedules import (
     Ramped,
     Schedule,
     behind,
+    pace,
 )
 
 N = 40
@@ -87,3 +88,15 @@ def test_a_plan_goes_from_eight_levels_to_one_and_is_looked_at_in_between():
         nearest = torch.where(planned.isnan(), 1.0, times * planned)
         late = behind(nearest, torch.full_like(share, 1e-3), share)
         np.testing.assert_allclose(late, [0, 0, times, times, times, 0, 0], rtol=1e-5)
+
+
+def test_longer_steps_end_with_the_need_until_they_are_kept():
+    """One search that is behind once and on plan again, and one that is not before later."""
+    shares = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1]
+    behind_at = [[0, 1.8, 1.2, 0.9, 0.9, 0.8, 0, 0], [0, 0.5, 0.9, 1.1, 1.5, 3.0, 0, 0]]
+    taken, now = [], torch.ones(2)
+    for share, late in zip(shares, torch.tensor(behind_at).T, strict=True):
+        now = pace(now, late, torch.full((2,), share), catch_up=2)
+        taken.append(now.tolist())
+    expected = [[1, 1.8, 1.2, 1, 1, 1, 1, 1], [1, 1, 1, 1.1, 1.5, 2, 2, 2]]
+    np.testing.assert_allclose(np.transpose(taken), expected, rtol=1e-6)
