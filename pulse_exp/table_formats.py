@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pulse_exp.grouping import is_problem, speaking_labels
 from pulse_exp.metrics.catalog import MetricInfo
-from pulse_exp.tables import Cell, Labels, Place, Table
+from pulse_exp.tables import Cell, Group, Labels, Place, Table
 
 FORMATS = ("md", "tex", "csv", "html", "terminal")
 
@@ -73,13 +73,14 @@ def entry_of(table: Table, place: Place, column: Column) -> Entry:
         return Entry("no records" if column.metric else "–")
     if column.metric is None:
         return Entry(f"{group.images}" + (f", {group.failed} failed" if group.failed else ""))
-    return _entry_of_metric(table.cells[place, column.metric.key], column.metric, group.images)
+    return _entry_of_metric(table.cells[place, column.metric.key], column.metric, group)
 
 
-def _entry_of_metric(cell: Cell, metric: MetricInfo, images: int) -> Entry:
+def _entry_of_metric(cell: Cell, metric: MetricInfo, group: Group) -> Entry:
+    images = group.images
     if cell.n == 0:
         if metric.key in ("steps_to_solve", "seconds_to_solve") and images:
-            return Entry("none solved")
+            return Entry("–" if group.solved else "none solved")  # a baseline solves in no steps
         return Entry("not measured" if images else "all failed")
     text = number(cell.mean, metric.decimals)
     if cell.low == cell.low:

@@ -77,12 +77,14 @@ class Group:
     Attributes:
         images: images with at least one finished search.
         failed: images of which every search failed.
+        solved: images with a search that solved them.
         searches, failed_searches: rows of the records, and those of them that failed.
         runs: the run folder and config hash of each run they come from.
     """
 
     images: int
     failed: int
+    solved: int
     searches: int
     failed_searches: int
     runs: tuple[tuple[str, str], ...]
@@ -126,7 +128,7 @@ class Table:
         for place, metric in itertools.product(self.places(), self.metrics):
             nothing = float("nan")
             cell = self.cells.get((place, metric.key), Cell(nothing, nothing, nothing, 0))
-            group = self.groups.get(place, Group(0, 0, 0, 0, ()))
+            group = self.groups.get(place, Group(0, 0, 0, 0, 0, ()))
             lines.append(
                 {
                     **dict(zip(keys, itertools.chain(*place), strict=True)),
@@ -242,6 +244,7 @@ def _fill(
         table.groups[place] = Group(
             images=images,
             failed=part["image"].nunique() - images,
+            solved=part["image"][part["status"] == "solved"].nunique(),
             searches=len(part),
             failed_searches=len(part) - len(finished),
             runs=tuple(sorted(set(zip(part["run_folder"], part["config_hash"], strict=True)))),

@@ -88,6 +88,9 @@ def test_failures_lower_the_success_rate_and_are_counted(tmp_path):
     unsolved = [record("a", status="unsolved")]
     text = render(table_of(tmp_path / "none", unsolved, metrics=["steps_to_solve"]), "md")
     assert "| pulse | none solved |" in text
+    baseline = [record("a", method="bicubic", steps=0, solved_step=None)]
+    text = render(table_of(tmp_path / "no", baseline, metrics=["solved", "steps_to_solve"]), "md")
+    assert "| bicubic | 1.00 | – |" in text
 
 
 def test_cells_that_are_missing_say_so(tmp_path):
