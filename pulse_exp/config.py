@@ -457,7 +457,8 @@ class Linear1CycleDrop:
 @option("schedule", "ramped")
 class Ramped:
     """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end; `catch_up`: how
-    many times longer the steps of a search that is behind may become, from 15 % of them on."""
+    many times longer the steps of a search that is behind may become: from 15 % of them on while
+    it is, and to the end if it is between 30 and 50 %."""
 
     _target_: str = "pulse_exp.schedules.Ramped"
     warm_up: float = 0.05
