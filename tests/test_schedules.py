@@ -91,7 +91,7 @@ def test_a_plan_goes_from_eight_levels_to_one_and_is_looked_at_in_between():
 
 
 def test_longer_steps_end_with_the_need_until_they_are_kept():
-    """One search that is behind once and on plan again, and one that is not before later."""
+    """One search that is behind and then on plan by itself, and one that falls behind later."""
     shares = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1]
     behind_at = [[0, 1.8, 1.2, 0.9, 0.9, 0.8, 0, 0], [0, 0.5, 0.9, 1.1, 1.5, 3.0, 0, 0]]
     taken, now = [], torch.ones(2)
