@@ -51,8 +51,14 @@ def style() -> Iterator[None]:
 
 
 def save_figure(figure: Figure, output: str | Path) -> list[Path]:
-    """Write `output` as `.png` and `.pdf`, without date or version in them."""
+    """Write `output` as `.png` and `.pdf`, without date or version in them; a name that ends in
+    `.jpg` is that alone, for large sheets of photographs."""
     stem = Path(output)
+    if stem.suffix in (".jpg", ".jpeg"):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with style():
+            figure.savefig(stem, pil_kwargs={"quality": 88})
+        return [stem]
     if stem.suffix in (".png", ".pdf"):
         stem = stem.with_suffix("")
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from pulse_exp.grouping import (
     setting_keys,
     speaking_labels,
 )
-from pulse_exp.image_grids import diversity_figure, samples_figure
+from pulse_exp.image_grids import COLUMNS, diversity_figure, samples_figure
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
 from pulse_exp.results import (
     Results,
@@ -81,7 +81,7 @@ def severity_figure(
     ticks = labels_in_order(frame[x])
     if metric not in frame or frame[metric].isna().all():
         raise UserError(f"None of these records has a value of {metric}.")
-    keys, parts = compared_groups(frame, by, besides=(x,))
+    keys, parts = compared_groups(frame, by, where or {}, besides=(x,))
     with style():
         figure, axes = _plot()
         for number, (labels, part) in enumerate(parts):
@@ -127,7 +127,7 @@ def steps_figure(
     curves = {curve["row"]: curve for curve in load_curves(frame)}
     if not curves:
         raise UserError("None of these runs has a curves.jsonl with curves of its records.")
-    keys, parts = compared_groups(frame, by)
+    keys, parts = compared_groups(frame, by, where or {})
     with style():
         figure, axes = _plot()
         for number, (labels, part) in enumerate(parts):
@@ -178,7 +178,7 @@ def time_figure(
     if "seconds_to_solve" not in frame or frame["seconds_to_solve"].isna().all():
         raise UserError("No search of these runs came within eps, so there is no time to solve.")
     end = float(frame["seconds"].max())
-    keys, parts = compared_groups(frame, by)
+    keys, parts = compared_groups(frame, by, where or {})
     with style():
         figure, axes = _plot()
         for number, (labels, part) in enumerate(parts):
@@ -303,17 +303,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument(
-        "--output", type=Path, required=True, help="path without suffix; .png and .pdf are written"
+        "--output",
+        type=Path,
+        required=True,
+        help="path without suffix, .png and .pdf are written; or with .jpg, that alone",
     )
     parser.add_argument("--metric", default="psnr", help="severity: the metric of the y axis")
     parser.add_argument("--x", metavar="KEY", help="severity: the key of the x axis")
     parser.add_argument(
         "--by", type=names, default=[], metavar="KEY,...", help="a line or row for each value"
     )
-    parser.add_argument("--images", type=int, default=6, help="samples, diversity: columns")
+    parser.add_argument("--images", type=int, default=6, help="samples, diversity: how many")
     parser.add_argument(
-        "--where", type=condition, action="append", default=[], metavar="KEY=VALUE,..."
+        "--columns", type=int, default=COLUMNS, help="of them side by side, the others below"
     )
+    parser.add_argument(
+        "--where", type=condition, action="append", default=[], metavar="KEY=VALUE,...",
+        help="keep only these values, shown in this order; may be given several times",
+    )  # fmt: skip
     return parser
 
 
@@ -336,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.kind == "severity":
         options |= {"metric": given.metric, "x": given.x}
     if given.kind in ("samples", "diversity"):
-        options["images"] = given.images
+        options |= {"images": given.images, "columns": given.columns}
     try:
         results = load_results(given.results)
         paths = save_figure(draw(given.kind, results, **options), given.output)

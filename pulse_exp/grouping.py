@@ -6,7 +6,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_exp.errors import UserError
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
@@ -119,15 +119,21 @@ def compared_keys(frame: pd.DataFrame, besides: Sequence[str] = ()) -> tuple[str
     return tuple(chosen or candidates[:1] or ["config_hash"])
 
 
-def groups_by(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Labels, pd.DataFrame]]:
-    """The records of each combination of values, with its labels, in natural order."""
-    labels = frame[list(keys)].map(label_of)
-    groups = [
-        (tuple(map(str, name)), part)
-        for name, part in frame.groupby([labels[key] for key in keys], sort=False)
-    ]
-    order = {name: [natural_key(v) for v in part[list(keys)].iloc[0]] for name, part in groups}
-    return sorted(groups, key=lambda group: order[group[0]])
+def labels_along(
+    frame: pd.DataFrame, keys: Sequence[str], where: Mapping[str, Sequence[str]]
+) -> list[Labels]:
+    """The combinations of values that the records have of the keys, `[()]` of none: in the order in
+    which `where` names a key's values, else in natural order."""
+    if not keys:
+        return [()]
+    order: dict[Labels, Any] = {}
+    for values in frame[list(keys)].drop_duplicates().itertuples(index=False, name=None):
+        labels = tuple(map(label_of, values))
+        order[labels] = [
+            (list(where[key]).index(label),) if key in where else natural_key(value)
+            for key, label, value in zip(keys, labels, values, strict=True)
+        ]
+    return sorted(order, key=lambda labels: order[labels])
 
 
 def speaking_labels(keys: Sequence[str], labels: Labels) -> list[str]:
@@ -168,13 +174,19 @@ def image_values(part: pd.DataFrame, metric: MetricInfo, restarts: Restarts) -> 
 
 
 def compared_groups(
-    frame: pd.DataFrame, by: Sequence[str] = (), besides: Sequence[str] = ()
+    frame: pd.DataFrame,
+    by: Sequence[str],
+    where: Mapping[str, Sequence[str]],
+    besides: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], list[tuple[Labels, pd.DataFrame]]]:
-    """The keys that a figure compares (default: the choices that vary) and its groups."""
+    """The keys that a figure compares (of none named, the choices that vary) and the records of
+    each combination of their values, in the order of `labels_along`."""
     for key in by:
         check_key(frame, key, "by")
     keys = tuple(by) or compared_keys(frame, besides)
-    return keys, groups_by(frame, keys)
+    labels = [frame[key].map(label_of) for key in keys]
+    parts = {tuple(map(str, name)): part for name, part in frame.groupby(labels, sort=False)}
+    return keys, [(name, parts[name]) for name in labels_along(frame, keys, where)]
 
 
 def counts_of(frame: pd.DataFrame) -> str:

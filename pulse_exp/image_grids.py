@@ -17,6 +17,7 @@ from pulse_exp.grouping import (
     compared_groups,
     counts_of,
     is_problem,
+    labels_along,
     restrict,
     speaking_labels,
 )
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 TILE = 1.15
 """Side of a picture in a grid, in inches; its pixels are at most `TILE_PIXELS` a side."""
 TILE_PIXELS = 256
+COLUMNS = 10
+"""Pictures side by side."""
 
 
 def samples_figure(
@@ -38,29 +41,31 @@ def samples_figure(
     by: Sequence[str] = (),
     where: Mapping[str, Sequence[str]] | None = None,
     images: int = 6,
+    columns: int = COLUMNS,
 ) -> Figure:
     """Pictures: a column an image, a row each combination of `by`, between low-res and truth.
 
-    Of an image's restarts the one with the lowest downscaling error is shown.
+    Of an image's restarts the one with the lowest downscaling error is shown. More images than
+    `columns` continue below.
     """
     frame = restrict(results.frame, where or {})
-    columns = _shown_images(frame, images)
+    shown = _shown_images(frame, where or {}, images)
     rows: list[tuple[str, list[_Tile]]] = []
-    keys, parts = compared_groups(frame, by)
-    rows += _input_rows(keys, parts, columns)
+    keys, parts = compared_groups(frame, by, where or {})
+    rows += _input_rows(keys, parts, shown)
     for labels, part in parts:
         chosen = best_restarts(part).drop_duplicates("image").set_index("image")
         rows.append(
             (
                 ", ".join(speaking_labels(keys, labels)),
-                [_result_tile(chosen, image) for image in columns],
+                [_result_tile(chosen, image) for image in shown],
             )
         )
     folders = _folders_by_image(frame)
-    truth = [_first_picture(folders, "hr", image) for image in columns]
+    truth = [_first_picture(folders, "hr", image) for image in shown]
     if any(tile.pixels is not None for tile in truth):
         rows.append(("Truth", truth))
-    return _grid(rows, columns, _note(frame, columns))
+    return _grid(rows, shown, columns, _note(frame, shown))
 
 
 def diversity_figure(
@@ -68,32 +73,34 @@ def diversity_figure(
     by: Sequence[str] = (),
     where: Mapping[str, Sequence[str]] | None = None,
     images: int = 6,
+    columns: int = COLUMNS,
 ) -> Figure:
-    """Per-pixel standard deviation over the restarts of an image, averaged over the channels.
+    """Per-pixel standard deviation over the restarts of an image, averaged over the channels; more
+    images than `columns` continue below.
 
     Raises:
         UserError: no image has two results.
     """
     frame = restrict(results.frame, where or {})
-    columns = _shown_images(frame, images)
-    keys, parts = compared_groups(frame, by)
-    rows = _input_rows(keys, parts, columns)
+    shown = _shown_images(frame, where or {}, images)
+    keys, parts = compared_groups(frame, by, where or {})
+    rows = _input_rows(keys, parts, shown)
     for labels, part in parts:
         rows.append(
             (
                 ", ".join(speaking_labels(keys, labels)),
-                [_deviation_tile(part, image) for image in columns],
+                [_deviation_tile(part, image) for image in shown],
             )
         )
     maps = [tile for _, tiles in rows for tile in tiles if tile.is_map]
     if not maps:
         raise UserError("No image has results of two restarts: run with restarts=2 or more.")
-    return _grid(rows, columns, f"Standard deviation over restarts. {_note(frame, columns)}")
+    return _grid(rows, shown, columns, f"Standard deviation over restarts. {_note(frame, shown)}")
 
 
-def _note(frame: pd.DataFrame, columns: Sequence[str]) -> str:
-    hidden = frame["image"].nunique() - len(columns)
-    return counts_of(frame) + (f" The first {len(columns)} images are shown." if hidden else "")
+def _note(frame: pd.DataFrame, shown: Sequence[str]) -> str:
+    hidden = frame["image"].nunique() - len(shown)
+    return counts_of(frame) + (f" The first {len(shown)} images are shown." if hidden else "")
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,8 @@ class _Tile:
         return self.pixels is not None and self.pixels.ndim == 2
 
 
-def _shown_images(frame: pd.DataFrame, limit: int) -> list[str]:
-    return sorted({str(image) for image in frame["image"]}, key=natural_key)[:limit]
+def _shown_images(frame: pd.DataFrame, where: Mapping[str, Sequence[str]], limit: int) -> list[str]:
+    return [image for (image,) in labels_along(frame, ["image"], where)][:limit]
 
 
 def _folders_by_image(frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -139,26 +146,34 @@ def _first_picture(folders: Mapping[str, Sequence[str]], kind: str, image: str) 
 
 
 def _input_rows(
-    keys: Sequence[str], parts: Sequence[tuple[Labels, pd.DataFrame]], columns: Sequence[str]
+    keys: Sequence[str], parts: Sequence[tuple[Labels, pd.DataFrame]], shown: Sequence[str]
 ) -> list[tuple[str, list[_Tile]]]:
     """The low-res inputs: one row where all groups saw the same, else one for each problem."""
     rows: list[tuple[str, list[_Tile]]] = []
     for labels, part in parts:
         folders = _folders_by_image(part)
-        tiles = [_first_picture(folders, "lr", image) for image in columns]
-        if not any(_same(tiles, other) for _, other in rows):
+        tiles = [_first_picture(folders, "lr", image) for image in shown]
+        for number, (name, others) in enumerate(rows):
+            if _agree(tiles, others):
+                both = zip(others, tiles, strict=True)
+                rows[number] = (name, [b if a.pixels is None else a for a, b in both])
+                break
+        else:
             speaking = speaking_labels(keys, labels)
             problem = [label for k, label in zip(keys, speaking, strict=True) if is_problem(k)]
             rows.append((", ".join(["Low-res", *problem]), tiles))
     return [("Low-res", rows[0][1])] if len(rows) == 1 else rows
 
 
-def _same(tiles: Sequence[_Tile], others: Sequence[_Tile]) -> bool:
-    return all(
-        (a.pixels is None and b.pixels is None)
-        or (a.pixels is not None and b.pixels is not None and np.array_equal(a.pixels, b.pixels))
+def _agree(tiles: Sequence[_Tile], others: Sequence[_Tile]) -> bool:
+    """Whether pictures that both have of an image are equal, and there are any, or none at all."""
+    common = [
+        np.array_equal(a.pixels, b.pixels)
         for a, b in zip(tiles, others, strict=True)
-    )
+        if a.pixels is not None and b.pixels is not None
+    ]
+    nothing = all(tile.pixels is None for tile in (*tiles, *others))
+    return all(common) if common else nothing
 
 
 def _result_tile(chosen: pd.DataFrame, image: str) -> _Tile:
@@ -190,26 +205,36 @@ def _deviation_tile(part: pd.DataFrame, image: str) -> _Tile:
     return _Tile(words="no two results")
 
 
-def _grid(rows: Sequence[tuple[str, list[_Tile]]], columns: Sequence[str], note: str) -> Figure:
+def _grid(
+    rows: Sequence[tuple[str, list[_Tile]]], shown: Sequence[str], columns: int, note: str
+) -> Figure:
     from matplotlib.figure import Figure
 
     maps = [tile.pixels for _, tiles in rows for tile in tiles if tile.is_map]
     brightest = max((float(pixels.max()) for pixels in maps if pixels is not None), default=1.0)
+    columns = min(columns, len(shown))
+    bands = -(-len(shown) // columns)
     with style():
         figure = Figure(
-            figsize=(TILE * len(columns) + 1.3, TILE * len(rows) + 0.5), layout="compressed"
+            figsize=(TILE * columns + 1.3, (TILE * len(rows) + 0.2) * bands + 0.3),
+            layout="compressed",
         )
-        axes = figure.subplots(len(rows), len(columns), squeeze=False)
+        axes = figure.subplots(len(rows) * bands, columns, squeeze=False)
         shown_map = None
-        for r, (name, tiles) in enumerate(rows):
-            for c, tile in enumerate(tiles):
-                drawn = _draw_tile(axes[r, c], tile, brightest)
+        for number, image in enumerate(shown):
+            band, column = divmod(number, columns)
+            for r, (name, tiles) in enumerate(rows):
+                place, tile = axes[band * len(rows) + r, column], tiles[number]
+                drawn = _draw_tile(place, tile, brightest)
                 shown_map = drawn if tile.is_map else shown_map
-            axes[r, 0].set_ylabel(
-                name.replace(", ", ",\n"), rotation=0, ha="right", va="center", labelpad=6
-            )
-        for c, image in enumerate(columns):
-            axes[0, c].set_title(image, size=7, color=MUTED)
+                if r == 0:
+                    place.set_title(image, size=7, color=MUTED)
+                if column == 0:
+                    place.set_ylabel(
+                        name.replace(", ", ",\n"), rotation=0, ha="right", va="center", labelpad=6
+                    )
+        for place in axes[-len(rows) :, len(shown) - columns * (bands - 1) :].flat:
+            place.set_axis_off()
         if shown_map is not None:
             bar = figure.colorbar(shown_map, ax=axes, shrink=0.5, aspect=25, pad=0.01)
             bar.set_label("Standard deviation of a pixel (0 to 1)")

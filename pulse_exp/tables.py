@@ -26,13 +26,14 @@ from pulse_exp.grouping import (
     condition,
     image_values,
     is_problem,
+    labels_along,
     metric_info,
     names,
     restrict,
     varying_keys,
 )
 from pulse_exp.metrics.catalog import MetricInfo
-from pulse_exp.results import Results, label_of, labels_in_order, load_results, natural_key
+from pulse_exp.results import Results, label_of, labels_in_order, load_results
 from pulse_exp.statistics import RESAMPLES, bootstrap_interval, holm, paired_p_value
 
 if TYPE_CHECKING:
@@ -189,9 +190,9 @@ def build_table(
         row_keys=tuple(rows),
         col_keys=tuple(cols),
         block_keys=tuple(blocks),
-        rows=_labels(frame, rows, where),
-        cols=_labels(frame, cols, where),
-        blocks=_labels(frame, blocks, where),
+        rows=labels_along(frame, rows, where),
+        cols=labels_along(frame, cols, where),
+        blocks=labels_along(frame, blocks, where),
         metrics=[metric_info(frame, key) for key in metrics or _headline(frame)],
     )
     values = _fill(table, frame, restarts)
@@ -210,22 +211,6 @@ def _check_distinct(keys: Sequence[str]) -> None:
 
 def _headline(frame: pd.DataFrame) -> list[str]:
     return [key for key in HEADLINE if key in frame and frame[key].notna().any()]
-
-
-def _labels(
-    frame: pd.DataFrame, keys: Sequence[str], where: Mapping[str, Sequence[str]]
-) -> list[Labels]:
-    if not keys:
-        return [()]
-    raw = frame[list(keys)].drop_duplicates().itertuples(index=False, name=None)
-    order: dict[Labels, Any] = {}
-    for values in raw:
-        labels = tuple(map(label_of, values))
-        order[labels] = [
-            (list(where[key]).index(label),) if key in where else natural_key(value)
-            for key, label, value in zip(keys, labels, values, strict=True)
-        ]
-    return sorted(order, key=lambda labels: order[labels])
 
 
 def _fill(

@@ -125,6 +125,47 @@ def test_samples_show_the_selected_restart_and_say_what_is_missing(tmp_path):
     assert [axes.texts[0].get_text() for axes in middle[1:]] == ["failed", "no picture"]
 
 
+def test_more_images_than_columns_continue_below(tmp_path):
+    rows = [record(image) for image in "abcde"]
+    run = write_run(tmp_path, rows)
+    write_images(run, rows)
+    figure = samples_figure(load_results([run]), images=5, columns=2)
+    titles = [axes.get_title() for axes in figure.axes]
+    names = [axes.get_ylabel() for axes in figure.axes]
+    assert titles == [*"ab", *[""] * 4, *"cd", *[""] * 4, "e", *[""] * 5]
+    assert names[::2] == ["Low-res", "pulse", "Truth"] * 3
+    assert not any(names[1::2])
+    shown = [len(axes.images) for axes in figure.axes]
+    assert shown == [*[1] * 12, *[1, 0] * 3]
+    assert [axes.axison for axes in figure.axes[12:]] == [True, False] * 3
+
+
+def test_rows_and_images_stand_in_the_order_that_is_asked_for(study):
+    where = {"prior": ["sphere+cross", "none"], "image": ["face-2", "face-0"]}
+    figure = samples_figure(load_results([study]), by=["prior"], where=where)
+    rows = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert rows == ["Low-res", "sphere+cross", "prior none", "Truth"]
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["face-2", "face-0"]
+
+
+def test_inputs_that_a_group_lacks_are_taken_from_the_others(tmp_path):
+    for method, images in (("pulse", "ab"), ("csgm", "bc")):
+        rows = [record(image, method=method, config_hash=method) for image in images]
+        write_images(write_run(tmp_path / method, rows), rows)
+    figure = samples_figure(load_results([tmp_path]))
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["Low-res", "csgm", "pulse", "Truth"]
+    assert all(axes.images for axes in figure.axes[:3])
+
+
+def test_a_sheet_of_photographs_may_be_one_jpeg(study, tmp_path, capsys):
+    arguments = [str(study), "samples", "--output", str(tmp_path / "sub" / "sheet.jpg")]
+    assert main(arguments) == 0
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["sheet.jpg"]
+    with Image.open(tmp_path / "sub" / "sheet.jpg") as picture:
+        assert picture.format == "JPEG"
+    assert capsys.readouterr().out.endswith("sheet.jpg\n")
+
+
 def test_each_degradation_shows_its_own_input(tmp_path):
     for number, name in enumerate(("none", "noise")):
         rows = [record("a", degradation=name, config_hash=name)]
