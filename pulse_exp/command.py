@@ -105,7 +105,8 @@ def attempt(config: DictConfig, cell: Cell) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from pulse_exp.cells import ending
-    from pulse_exp.config import choices, complaints
+    from pulse_exp.complaints import complaints
+    from pulse_exp.config import choices
     from pulse_exp.errors import UserError
 
     began = time.time()

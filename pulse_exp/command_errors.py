@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from hydra.errors import MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from pulse_exp.config import fields_of
+from pulse_exp.schemas import fields_of
 
 
 def explain(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pulse_exp.baselines import Enlarge, Precomputed, baseline_candidate
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.errors import UserError
 from pulse_exp.images import write_image
 from pulse_exp.operators.downscalers import Area, Bicubic

@@ -1,6 +1,6 @@
 import pytest
 
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from tests.compose import SMALL, job
 
 SENSELESS = [

@@ -5,8 +5,10 @@ import yaml
 from hydra.errors import ConfigCompositionException
 
 from pulse_exp.building import build
-from pulse_exp.config import SCHEMAS, complaints, config_hash
+from pulse_exp.complaints import complaints
+from pulse_exp.config import config_hash
 from pulse_exp.generators import load
+from pulse_exp.schemas import SCHEMAS
 from tests.compose import CONF, SMALL, job
 
 YAMLS = sorted(p.relative_to(CONF) for p in CONF.glob("*/*.yaml"))

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import pulse_exp.generators
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.errors import UserError
 from pulse_exp.images import read_image
 from pulse_exp.measure import missing_of, run

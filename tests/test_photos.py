@@ -10,7 +10,7 @@ from skimage import data
 from pulse_exp import align, faces, photos, pipeline
 from pulse_exp.alignment import crop_quad, quad_from_landmarks, quad_side
 from pulse_exp.building import build_dataset
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.errors import UserError
 from pulse_exp.face_remarks import asymmetry, sharpness
 from pulse_exp.generators import load

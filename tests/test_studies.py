@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pulse_exp import studies
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.images import read_image
 from pulse_exp.naming import folder_name
 from pulse_exp.pipeline import run

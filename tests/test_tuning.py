@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from tests.compose import CONF, job
 from tests.test_sweeps import TINY, run
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.errors import UserError
 from pulse_exp.generators import load
 from pulse_exp.images import read_image

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_exp.config import complaints
+from pulse_exp.complaints import complaints
 from pulse_exp.pipeline import run
 from tests.compose import SMALL, job
 
