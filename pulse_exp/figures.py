@@ -294,6 +294,12 @@ def _explain(axes: Axes, text: str) -> None:
 KINDS = ("severity", "steps", "time", "samples", "diversity")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pulse-figures", description="Figures from the records of finished runs."
@@ -313,9 +319,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by", type=names, default=[], metavar="KEY,...", help="a line or row for each value"
     )
-    parser.add_argument("--images", type=int, default=6, help="samples, diversity: how many")
+    parser.add_argument("--images", type=_count, default=6, help="samples, diversity: how many")
     parser.add_argument(
-        "--columns", type=int, default=COLUMNS, help="of them side by side, the others below"
+        "--columns", type=_count, default=COLUMNS, help="of them side by side, the others below"
     )
     parser.add_argument(
         "--where", type=condition, action="append", default=[], metavar="KEY=VALUE,...",

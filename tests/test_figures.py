@@ -212,3 +212,6 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path, capsys):
     assert main([*arguments, "--x", "sevrity"]) == 2
     assert main([*arguments, "--x", "eps", "--metric", "nique"]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(SystemExit):
+        main([str(run), "samples", "--columns", "0", "--output", str(tmp_path / "x")])
+    assert "--columns: '0' is not a number of at least 1" in capsys.readouterr().err
