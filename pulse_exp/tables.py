@@ -160,6 +160,7 @@ def build_table(
     baseline: str | None = None,
     restarts: Restarts = "best",
     where: Mapping[str, Sequence[str]] | None = None,
+    common: bool = False,
 ) -> Table:
     """Average the metrics of finished runs over images.
 
@@ -175,6 +176,7 @@ def build_table(
             compared with it by a Wilcoxon signed-rank test over the images that both have, the
             p-values of a metric Holm-adjusted over the whole table.
         where: keep only records with one of these values; the values' order is the table's.
+        common: of each metric take only the images of which all cells that compete have a value.
 
     Raises:
         UserError: a key, metric, value or baseline that the records do not have.
@@ -196,10 +198,12 @@ def build_table(
         metrics=[metric_info(frame, key) for key in metrics or _headline(frame)],
     )
     values = _fill(table, frame, restarts)
+    if common:
+        _keep_common(table, values)
     if baseline is not None:
         _compare(table, values, baseline)
     _mark_best(table)
-    table.notes = [*_notes(table, frame, restarts), *_notes_on_records(results)]
+    table.notes = [*_notes(table, frame, restarts, common), *_notes_on_records(results)]
     return table
 
 
@@ -248,6 +252,22 @@ def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
         (float("nan"),) * 2 if metric.scope == "run" else bootstrap_interval(values.to_numpy())
     )
     return Cell(float(values.mean()), low, high, len(values))
+
+
+def _keep_common(table: Table, values: dict[tuple[Place, str], pd.Series]) -> None:
+    """Drop the values of images that a rival of their cell has none of."""
+    for metric in table.metrics:
+        rivals: dict[Any, list[Place]] = {}
+        for place in table.groups:
+            rivals.setdefault(_contest(table, place), []).append(place)
+        if metric.scope == "run":
+            continue
+        for places in rivals.values():
+            images = set.intersection(*(set(values[p, metric.key].index) for p in places))
+            for place in places:
+                there = values[place, metric.key]
+                values[place, metric.key] = kept = there[there.index.isin(images)]
+                table.cells[place, metric.key] = _cell(kept, metric)
 
 
 def _compare(table: Table, values: dict[tuple[Place, str], pd.Series], baseline: str) -> None:
@@ -340,7 +360,7 @@ def _problem_of(keys: Labels, labels: Labels) -> Labels:
     return tuple(label for key, label in zip(keys, labels, strict=True) if is_problem(key))
 
 
-def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts) -> list[str]:
+def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts, common: bool) -> list[str]:
     notes = []
     if any(cell.low == cell.low for cell in table.cells.values()):
         notes.append(
@@ -363,7 +383,9 @@ def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts) -> list[str]:
             + (f" and left {lost} images of cells without a result" if lost else "")
             + "; they count as not solved and have no other value."
         )
-    notes += _notes_on_unequal_cells(table, frame)
+    if common:
+        notes.append("Means are over the images of which all cells that compete have a value.")
+    notes += _notes_on_unequal_cells(table, frame, common)
     notes += _notes_on_missing(table, frame)
     if table.baseline:
         notes.append(_note_on_tests(table))
@@ -378,10 +400,12 @@ def _note_on_tests(table: Table) -> str:
     if not any(numbers):
         return f"No image is common to {table.baseline} and another cell, so nothing was tested."
     fewest = min(cell.pairs for cell in table.cells.values() if cell.pairs)
+    corrected = f" after Holm's correction over the {max(numbers)} comparisons of a metric"
+    if max(numbers) == 1:
+        corrected = " (one comparison a metric)"
     note = (
         f"† differs from {table.baseline}: two-sided Wilcoxon signed-rank test over images, "
-        f"p < {SIGNIFICANCE} after Holm's correction over the {max(numbers)} comparisons of a "
-        "metric."
+        f"p < {SIGNIFICANCE}{corrected}."
     )
     # The smallest two-sided p-value of n pairs is 2 / 2^n, before any correction.
     if 2.0 ** (1 - fewest) >= SIGNIFICANCE:
@@ -389,7 +413,7 @@ def _note_on_tests(table: Table) -> str:
     return note
 
 
-def _notes_on_unequal_cells(table: Table, frame: pd.DataFrame) -> list[str]:
+def _notes_on_unequal_cells(table: Table, frame: pd.DataFrame, common: bool) -> list[str]:
     """Say which other choices a cell averages over, and whether cells hold different images."""
     keys = [*table.block_keys, *table.row_keys, *table.col_keys]
     labels = [frame[key].map(label_of) for key in keys]
@@ -404,7 +428,7 @@ def _notes_on_unequal_cells(table: Table, frame: pd.DataFrame) -> list[str]:
         f"Cells average over {key}: {', '.join(labels_in_order(there))}."
         for key, there in mixed.items()
     ]
-    if len(image_sets) > 1:
+    if len(image_sets) > 1 and not common:
         notes.append("Cells do not all hold the same images: compare their means with care.")
     return notes
 
@@ -469,6 +493,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE,...",
         help="keep only these values, shown in this order; may be given several times",
     )
+    parser.add_argument(
+        "--common",
+        action="store_true",
+        help="of each metric take only the images of which all cells that compete have a value",
+    )
     parser.add_argument("--format", choices=FORMATS, default="terminal")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     return parser
@@ -490,6 +519,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             baseline=given.baseline,
             restarts=given.restarts,
             where=dict(given.where),
+            common=given.common,
         )
     except UserError as error:
         print(error, file=sys.stderr)

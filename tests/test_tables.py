@@ -184,6 +184,7 @@ def test_a_test_too_small_to_find_anything_is_said(tmp_path):
     rows = [record(i, config_hash=m, method=m) for m in ("x", "y") for i in "abcde"]
     table = table_of(tmp_path, rows, rows=["method"], metrics=["psnr"], baseline="x")
     assert "With 5 images no difference, however large, could reach that." in table.notes[-1]
+    assert "p < 0.05 (one comparison a metric)." in table.notes[-1]
     rows = [record(m, config_hash=m, method=m) for m in ("x", "y")]
     table = table_of(tmp_path / "apart", rows, rows=["method"], metrics=["psnr"], baseline="x")
     assert "nothing was tested" in table.notes[-1]
@@ -257,6 +258,34 @@ def test_where_selects_and_orders(study):
     table = build_table(results, rows=["prior"], metrics=["psnr"], where=where)
     assert table.rows == [("sphere+cross",), ("none",)]
     assert sum(group.searches for group in table.groups.values()) == 32
+
+
+def test_common_images_are_those_of_which_all_rivals_have_a_value(tmp_path):
+    rows = [
+        record(image, method=method, config_hash=method + d, degradation=d, identity=value)
+        for method, d, values in (
+            ("pulse", "none", {"a": 0.1, "b": 0.3, "c": 0.8}),
+            ("bicubic", "none", {"a": 0.5, "b": None, "c": 0.7}),
+            ("pulse", "jpeg", {"a": 0.2, "b": 0.4}),
+            ("bicubic", "jpeg", {"b": 0.6, "c": 0.9}),
+        )
+        for image, value in values.items()
+    ]
+    options = {"rows": ["method"], "cols": ["degradation"], "metrics": ["identity", "solved"]}
+    plain = table_of(tmp_path, rows, **options)
+    table = table_of(tmp_path, rows, **options, baseline="bicubic", common=True)
+    expected = {"none": (0.45, 0.6, 2), "jpeg": (0.4, 0.6, 1)}
+    for degradation, (pulse, bicubic, n) in expected.items():
+        for method, mean in (("pulse", pulse), ("bicubic", bicubic)):
+            cell = table.cells[((), (method,), (degradation,)), "identity"]
+            assert (cell.mean, cell.n) == (pytest.approx(mean), n)
+    there = ((), ("pulse",), ("none",))
+    assert table.cells[there, "identity"].pairs == 2
+    assert table.cells[there, "solved"].n == 3
+    text = "Cells do not all hold the same images"
+    assert any(text in note for note in plain.notes)
+    assert not any(text in note for note in table.notes)
+    assert any("all cells that compete" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(
