@@ -41,7 +41,7 @@ from pulse_exp.loggers import build_logger, close_logger
 from pulse_exp.panel import write_panel
 from pulse_exp.paste_back import paste_results
 from pulse_exp.photos import Photos
-from pulse_exp.problem import Record
+from pulse_exp.problem import Candidate, Record
 from pulse_exp.records import RECORDS, RecordFile, git_commit, row_key, versions
 from pulse_exp.search import LatentSearch, Settings, Start
 from pulse_exp.summary import print_summary
@@ -125,30 +125,42 @@ def group_by_factor(this: Run) -> tuple[dict[int, list[str]], dict[str, str]]:
 
 def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, int]]) -> None:
     """Everything for the images of one factor, from the low-res input to the records."""
-    config = this.config
     results = evaluation(this, factor)
     todo = {image: rows for image in images if (rows := missing(this, image, done))}
     waiting = starts(results, todo)
-    if config.baseline:
-        baseline = build(next(iter(config.baseline.values())))
-        for start in waiting:
-            problem = results.problems[start.image]
-            results.add(
-                baseline_candidate(
-                    baseline, problem, start.restart, results.downscaler, config.search.eps
-                )
-            )
-        return
-    objective = build_objective(config, this.generator, results.downscaler)
-    results.objective = objective
-    progress = SearchProgress(sum(map(len, todo.values())), config.search.steps)
+    if this.config.baseline:
+        enlarge(this, results, waiting)
+    else:
+        search(this, results, todo, waiting, factor)
+
+
+def enlarge(this: Run, results: Evaluation, waiting: Iterator[Start]) -> None:
+    """What a baseline makes of the inputs, without a search."""
+    baseline = build(next(iter(this.config.baseline.values())))
+    eps = this.config.search.eps
+    for start in waiting:
+        problem = results.problems[start.image]
+        results.add(baseline_candidate(baseline, problem, start.restart, results.downscaler, eps))
+
+
+def search(
+    this: Run,
+    results: Evaluation,
+    todo: Mapping[str, Sequence[int]],
+    waiting: Iterator[Start],
+    factor: int,
+) -> None:
+    """Every search of one factor as one Lightning `fit`, from its checkpoint if there is one."""
+    config, total = this.config, sum(map(len, todo.values()))
+    results.objective = build_objective(config, this.generator, results.downscaler)
+    progress = SearchProgress(total, config.search.steps)
     checkpoints = Checkpoints(
         this.folder / f"search{part_of(config)}-{factor}.ckpt",
         config.trainer.checkpoint_seconds,
         made_by=f"{this.hash}, {versions()}, {git_commit()}",
     )
 
-    def finished(candidate: Any) -> None:
+    def finished(candidate: Candidate) -> None:
         results.add(candidate)
         progress.finished()
 
@@ -156,8 +168,8 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         print(f"memory full: the search goes on with {size} at a time", file=sys.stderr)
         remember(batch_key(this.generator, this.device), size)
 
-    search = LatentSearch(
-        objective=objective,
+    searches = LatentSearch(
+        objective=results.objective,
         optimizer=build(config.optimizer),
         schedule=build(config.schedule),
         phases=build(config.phases),
@@ -168,17 +180,26 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         shrunk=shrunk,
         steps_per_call=config.trainer.steps_per_call or (10 if this.device.type == "cuda" else 1),
     )
-    logger = config.logger
-    trainer = pl.Trainer(
+    checkpoints.resume(searches, {(image, r) for image, rows in todo.items() for r in rows})
+    for slot, _ in searches.aside:
+        results.expect(slot.image, len(todo[slot.image]))
+    trainer = build_trainer(this, [progress, checkpoints])
+    try:
+        trainer.fit(searches)
+    finally:
+        progress.stop()
+    checkpoints.clear()
+
+
+def build_trainer(this: Run, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Lightning's trainer without what is for training networks."""
+    every = this.config.logger
+    return pl.Trainer(
         accelerator="gpu" if this.device.type == "cuda" else "cpu",
         devices=1,
         max_epochs=1,
         logger=this.logger or False,
-        callbacks=[
-            progress,
-            SearchCurves(logger.every_steps, logger.images_every_steps),
-            checkpoints,
-        ],
+        callbacks=[SearchCurves(every.every_steps, every.images_every_steps), *callbacks],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -186,14 +207,6 @@ def restore(this: Run, factor: int, images: Sequence[str], done: set[tuple[str, 
         # One process a search: what it finds of a cluster around it is not its business.
         plugins=[LightningEnvironment()],
     )
-    checkpoints.resume(search, {(image, r) for image, rows in todo.items() for r in rows})
-    for slot, _ in search.aside:
-        results.expect(slot.image, len(todo[slot.image]))
-    try:
-        trainer.fit(search)
-    finally:
-        progress.stop()
-    checkpoints.clear()
 
 
 def evaluation(this: Run, factor: int | None) -> Evaluation:
@@ -284,13 +297,13 @@ def report(this: Run, logger: Any) -> int:
         selected = {row["image"]: sr for row in shown if (sr := results.panel_row(row).sr)}
         paste_results(this.dataset.faces, selected, this.folder / "pasted")
     known_blur = OmegaConf.select(this.config, "downscaler.sigma") or 0
-    search = this.config.search
+    assumed = this.config.search
     print_summary(
         rows,
         this.folder,
         known_blur,
-        blur_assumed=search.blur == "estimated",
-        compression_assumed=search.compression == "estimated",
+        blur_assumed=assumed.blur == "estimated",
+        compression_assumed=assumed.compression == "estimated",
     )
     if logger is not None:
         solved = [row["status"] == "solved" for row in rows]
