@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CHOICES = (*config.CHOICES, "factor", "eps")
 """The choices of a run that its records name, in the order of display."""
 
+OF_SOME_OPTIONS = {"lr_blur", "lr_jpeg", "lr_mse_refined"}
+"""What refinements and estimated starts tell: a record without is not of another version."""
+
 IDENTITY = ("config_hash", "image", "restart")
 """What makes a row unique; a second row with the same three is a duplicate."""
 
@@ -285,7 +288,7 @@ def _note_mixtures(rows: Sequence[_Row], account: Account) -> None:
     """Say which keys only part of the rows have, and which versions and commits are mixed."""
     # A failed search has no metrics; that is no sign of a mixed schema.
     finished = [row for row in rows if row.record["status"] != "failed"]
-    having = Counter(key for row in finished for key in row.record)
+    having = Counter(key for row in finished for key in row.record if key not in OF_SOME_OPTIONS)
     groups: dict[int, list[str]] = defaultdict(list)
     for key, count in having.items():
         if count < len(finished):

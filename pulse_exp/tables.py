@@ -71,6 +71,9 @@ class Cell:
         return self.p < SIGNIFICANCE
 
 
+NO_CELL = Cell(float("nan"), float("nan"), float("nan"), 0)
+
+
 @dataclass(frozen=True)
 class Group:
     """The searches of one place in the table.
@@ -127,8 +130,7 @@ class Table:
         keys = (*self.block_keys, *self.row_keys, *self.col_keys)
         lines = []
         for place, metric in itertools.product(self.places(), self.metrics):
-            nothing = float("nan")
-            cell = self.cells.get((place, metric.key), Cell(nothing, nothing, nothing, 0))
+            cell = self.cells.get((place, metric.key), NO_CELL)
             group = self.groups.get(place, Group(0, 0, 0, 0, 0, ()))
             lines.append(
                 {
@@ -247,7 +249,7 @@ def _fill(
 
 def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
     if values.empty:
-        return Cell(float("nan"), float("nan"), float("nan"), 0)
+        return NO_CELL
     low, high = (
         (float("nan"),) * 2 if metric.scope == "run" else bootstrap_interval(values.to_numpy())
     )
@@ -393,23 +395,27 @@ def _notes(table: Table, frame: pd.DataFrame, restarts: Restarts, common: bool) 
 
 
 def _note_on_tests(table: Table) -> str:
-    numbers = [
-        sum(table.cells.get((place, m.key), Cell(0, 0, 0, 0)).pairs > 0 for place in table.places())
+    pairs = [
+        [n for place in table.places() if (n := table.cells.get((place, m.key), NO_CELL).pairs)]
         for m in table.metrics
     ]
-    if not any(numbers):
+    tested = [of_metric for of_metric in pairs if of_metric]
+    if not tested:
         return f"No image is common to {table.baseline} and another cell, so nothing was tested."
-    fewest = min(cell.pairs for cell in table.cells.values() if cell.pairs)
-    corrected = f" after Holm's correction over the {max(numbers)} comparisons of a metric"
-    if max(numbers) == 1:
+    comparisons = max(map(len, tested))
+    corrected = f" after Holm's correction over the {comparisons} comparisons of a metric"
+    if comparisons == 1:
         corrected = " (one comparison a metric)"
     note = (
         f"† differs from {table.baseline}: two-sided Wilcoxon signed-rank test over images, "
         f"p < {SIGNIFICANCE}{corrected}."
     )
-    # The smallest two-sided p-value of n pairs is 2 / 2^n, before any correction.
-    if 2.0 ** (1 - fewest) >= SIGNIFICANCE:
-        note += f" With {fewest} images no difference, however large, could reach that."
+    # The smallest two-sided p-value of n pairs is 2 / 2^n, and Holm multiplies the first by their
+    # number.
+    if all(len(metric) * 2.0 ** (1 - max(metric)) >= SIGNIFICANCE for metric in tested):
+        most = max(map(max, tested))
+        images = f"{most} image{'s' if most > 1 else ''}"
+        note += f" With {images} no difference, however large, could reach that."
     return note
 
 

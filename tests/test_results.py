@@ -95,9 +95,11 @@ def test_mixed_schemas_and_versions_are_said(tmp_path):
     for key in ("ssim", "niqe"):
         del old[key]
     write_run(tmp_path / "old", [old])
-    write_run(tmp_path / "new", [record("a"), record("b"), record("c", status="failed")])
+    refined = record("b", lr_mse_refined=1e-4, lr_blur=0.0)
+    write_run(tmp_path / "new", [record("a"), refined, record("c", status="failed")])
     lines = load_results([tmp_path]).account.lines()
     assert any(line.startswith("niqe, ssim are missing from 1 of the 3 records") for line in lines)
+    assert not any("lr_" in line for line in lines)
     assert "Mixed torch: 2.4.0 (1 record), 2.5.0 (3 records)." in lines
     assert "Mixed git_commit: 111 (1 record), abc1234 (3 records)." in lines
 

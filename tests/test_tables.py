@@ -185,6 +185,12 @@ def test_a_test_too_small_to_find_anything_is_said(tmp_path):
     table = table_of(tmp_path, rows, rows=["method"], metrics=["psnr"], baseline="x")
     assert "With 5 images no difference, however large, could reach that." in table.notes[-1]
     assert "p < 0.05 (one comparison a metric)." in table.notes[-1]
+    rows = [record(i, config_hash=m, method=m) for m in "wxyz" for i in "abcdef"]
+    table = table_of(tmp_path / "more", rows, rows=["method"], metrics=["psnr"], baseline="x")
+    assert "over the 3 comparisons of a metric. With 6 images no" in table.notes[-1]
+    rows = [record(i, config_hash=m, method=m) for m in "wxyz" for i in "abcdefg"]
+    table = table_of(tmp_path / "enough", rows, rows=["method"], metrics=["psnr"], baseline="x")
+    assert table.notes[-1].endswith("over the 3 comparisons of a metric.")
     rows = [record(m, config_hash=m, method=m) for m in ("x", "y")]
     table = table_of(tmp_path / "apart", rows, rows=["method"], metrics=["psnr"], baseline="x")
     assert "nothing was tested" in table.notes[-1]
