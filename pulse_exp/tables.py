@@ -257,13 +257,14 @@ def _cell(values: pd.Series, metric: MetricInfo) -> Cell:
 
 
 def _keep_common(table: Table, values: dict[tuple[Place, str], pd.Series]) -> None:
-    """Drop the values of images that a rival of their cell has none of."""
+    """Drop the values of images of which a rival of their cell has none, if it has any."""
     for metric in table.metrics:
-        rivals: dict[Any, list[Place]] = {}
-        for place in table.groups:
-            rivals.setdefault(_contest(table, place), []).append(place)
         if metric.scope == "run":
             continue
+        rivals: dict[Any, list[Place]] = {}
+        for place in table.groups:
+            if len(values[place, metric.key]):  # what has no search has no steps to compare
+                rivals.setdefault(_contest(table, place), []).append(place)
         for places in rivals.values():
             images = set.intersection(*(set(values[p, metric.key].index) for p in places))
             for place in places:

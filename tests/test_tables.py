@@ -294,6 +294,15 @@ def test_common_images_are_those_of_which_all_rivals_have_a_value(tmp_path):
     assert any("all cells that compete" in note for note in table.notes)
 
 
+def test_what_has_no_value_at_all_takes_none_from_its_rivals(tmp_path):
+    rows = [record(i, method="pulse", config_hash="p", solved_step=9) for i in "ab"]
+    rows += [record(i, method="bicubic", config_hash="b", solved_step=None) for i in "ab"]
+    table = table_of(tmp_path, rows, rows=["method"], metrics=["solved_step"], common=True)
+    pulse = table.cells[((), ("pulse",), ()), "solved_step"]
+    assert (pulse.mean, pulse.n) == (9, 2)
+    assert table.cells[((), ("bicubic",), ()), "solved_step"].n == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
