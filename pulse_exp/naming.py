@@ -14,12 +14,21 @@ LONGEST = 120
 
 
 def folder_name(overrides: str) -> str:
-    """A folder's name for a list of overrides such as `method=pulse,seed=1`; "default" for none."""
-    name = re.sub(r"[^\w.=,+#-]+", "_", overrides).strip("_.")
+    """A folder's name for a list of overrides such as `method=pulse,seed=1`; "default" for none.
+
+    Of a longer name, paths keep their last part and the end is cut; a digest tells it apart.
+    """
+    name = tame(overrides)
     if len(name) > LONGEST:
         digest = hashlib.sha256(overrides.encode()).hexdigest()[:8]
+        name = tame(re.sub(r"=[^,]*/(?=[^,/])", "=", overrides))
         name = f"{name[: LONGEST - 9]}-{digest}"
     return name or "default"
+
+
+def tame(text: str) -> str:
+    """What a file system and a shell take as it is."""
+    return re.sub(r"[^\w.=,+#-]+", "_", text).strip("_.")
 
 
 def sized(smoke: Any, small: Any, full: Any, *, _root_: Any) -> Any:

@@ -64,3 +64,12 @@ def test_folders_are_named_by_what_is_run():
     long = folder_name("data.root=/a/b c/" + "x" * 300)
     assert len(long) <= 120
     assert "/" not in long
+
+
+def test_a_long_folder_name_keeps_what_varies_and_the_end_of_paths():
+    one, other = (
+        folder_name(f"data.root=/{disk}/{'photos/' * 20}faces,method=pulse,search.eps=0.002")
+        for disk in ("a", "b")
+    )
+    assert one[:-8] == other[:-8] == "data.root=faces,method=pulse,search.eps=0.002-"
+    assert one != other
