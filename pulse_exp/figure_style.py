@@ -57,7 +57,7 @@ def save_figure(figure: Figure, output: str | Path) -> list[Path]:
     if stem.suffix in (".jpg", ".jpeg"):
         stem.parent.mkdir(parents=True, exist_ok=True)
         with style():
-            figure.savefig(stem, pil_kwargs={"quality": 88})
+            figure.savefig(stem, pil_kwargs={"quality": 82})
         return [stem]
     if stem.suffix in (".png", ".pdf"):
         stem = stem.with_suffix("")
