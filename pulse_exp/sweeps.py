@@ -36,6 +36,7 @@ class SweepProgress(Callback):
     def __init__(self, seconds: float = 1.0) -> None:
         self.seconds = seconds
         self.id = ""
+        self.launcher = 0  # the process that launched the sweep
         self.folder = Path()
         self.cells: int | None = None
         self.began = 0.0
@@ -56,7 +57,8 @@ class SweepProgress(Callback):
             return
         launched = self
         self.began = time.time()
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{self.began:.3f}"
+        self.launcher = os.getpid()
+        self.id = f"{socket.gethostname()}-{self.launcher}-{self.began:.3f}"
         self.folder = Path(str(config.hydra.sweep.dir)).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)  # a sweeper may keep files of its own there
         self.cells = count_cells(config)
@@ -65,6 +67,8 @@ class SweepProgress(Callback):
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         global current
+        if current != self.id and os.getppid() == self.launcher:  # a process that joblib keeps
+            threading.Thread(target=end_with_parent, args=(self.launcher,), daemon=True).start()
         current = self.id
 
     def statuses(self) -> dict[Path, Status]:
@@ -127,6 +131,17 @@ class SweepProgress(Callback):
             if without_time != self.said:
                 self.said = without_time
                 print(line, file=sys.stderr, flush=True)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process when its parent is gone, killed say: nobody waits for its jobs any more.
+
+    Without it joblib's processes go through all the jobs that they were given, and the same command
+    run again is refused where they are at work.
+    """
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)  # as if killed too, which may happen to a cell at any moment
 
 
 def reasons(path: Path, status: Status) -> Iterator[str]:

@@ -148,6 +148,26 @@ def test_cells_run_in_processes_of_joblib(whole: Path, tmp_path: Path):
     assert results(tmp_path) == results(whole)
 
 
+def test_processes_of_joblib_end_with_a_killed_sweep(tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra joblib")
+    command = Command(
+        *("-m", *TINY, "search.steps=1000000", "seed=1,2", f"hydra.sweep.dir={tmp_path}"),
+        "hydra/launcher=processes",
+    )
+    while states(tmp_path) != ["running", "running"]:
+        assert command.alive(), command.end()
+        time.sleep(0.05)
+    command.kill()
+    for lock in tmp_path.glob("*/.status.lock"):
+        with FileLock(lock, timeout=60):  # who holds it for longer goes on
+            pass
+
+
+def states(folder: Path) -> list[str]:
+    """What the cells of a sweep are doing."""
+    return [read_status(path)["state"] for path in folder.glob("*/status.json")]
+
+
 def test_cells_run_as_tasks_of_a_ray_started_here(whole: Path, tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="extra ray")
     code, printed = run(
