@@ -1,7 +1,9 @@
 import json
 
-from pulse_exp.benchmark.command import BASELINE, main
-from pulse_exp.benchmark.networks import BASELINE as NAME
+import pytest
+
+from pulse_exp.benchmark.command import main
+from pulse_exp.benchmark.networks import BASELINE
 
 
 def test_the_quick_benchmark_prints_its_tables_and_writes_json(tmp_path, capsys, monkeypatch):
@@ -13,7 +15,7 @@ def test_the_quick_benchmark_prints_its_tables_and_writes_json(tmp_path, capsys,
     for title in ("counted", "measured", "as the batch grows", "A search's own share"):
         assert title in out
     report = json.loads(file.read_text())
-    assert BASELINE == NAME
+    assert next(iter(report["steps"])) == BASELINE
     assert set(report["steps"]) == {"plain", "toy", "toy bf16"}
     assert set(report["batches"]["toy"]) == {"1", "2"}
     assert report["faces"]["toy"]["faces"] == 2
@@ -24,3 +26,11 @@ def test_the_quick_benchmark_prints_its_tables_and_writes_json(tmp_path, capsys,
 def test_an_unknown_generator_is_one_line_and_exit_status_2(capsys):
     assert main(["--generators", "biggan", "--quick"]) == 2
     assert "no benchmark of 'biggan'" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_before_anything_is_measured(tmp_path, capsys):
+    assert main(["--quick", "--json", str(tmp_path / "none" / "benchmark.json")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--quick", "--batches", "1,two"])
+    assert "invalid sizes value: '1,two'" in capsys.readouterr().err
