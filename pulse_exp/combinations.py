@@ -17,6 +17,7 @@ GAUSSIAN = {
     "WhitenedW",
     "WhitenedWPlus",
     "PreconditionedWPlus",
+    "PreconditionedWPlusPlus",
 }
 """Latents whose coordinates are near to a unit Gaussian: mean 0, norm sqrt(d)."""
 
@@ -26,10 +27,14 @@ ONE_VECTOR = {"Z", "W", "PerturbedW", "WhitenedW"}
 OFFSETS = {
     "WhitenedWPlus": {"offset_coarse", "offset_fine"},
     "PreconditionedWPlus": {"offset_coarse", "offset_fine"},
+    "PreconditionedWPlusPlus": {"offset_coarse", "offset_fine", "filters"},
     "WPlusPlus": {"offset", "filters"},
     "IntermediateLayers": {"features"},
 }
 """Variables beside `latent`; all of them start at 0."""
+
+REACHING = {"PreconditionedWPlusPlus", "WPlusPlus", "IntermediateLayers"}
+"""Latents that are more than style vectors: they change what is in the generator's layers."""
 
 NO_LAYERS = {"dcgan", "progan"}
 """Generators whose styles and features cannot be reached."""
@@ -75,6 +80,11 @@ def of_latent(config: DictConfig) -> Iterator[str]:
     latent, source = class_of(config.latent), config.generator.get("source")
     if latent in ("WPlusPlus", "IntermediateLayers") and source in NO_LAYERS:
         yield f"latent: generator={source} has no layers to reach into; choose another latent"
+    if latent in REACHING and source not in NO_LAYERS and config.trainer.compile:
+        yield (
+            "trainer.compile: this latent reaches into the generator, which a compiled one does "
+            "not let it; choose latent=preconditioned_w_plus, or trainer.compile=false"
+        )
     if config.latent.draws > 1 and config.latent.start == "mean" and config.search.restarts == 1:
         yield "latent.draws: there is only one mean to start from; set latent.start=random"
     if config.latent.corrections and config.latent.start != "estimate":
@@ -117,10 +127,10 @@ def of_terms(config: DictConfig) -> Iterator[str]:
             "a cross term compares the layers' vectors, and this latent has one for all; choose "
             "latent=w_plus or latent=gaussianized_w_plus, or drop the term"
         )
-    if "LayeredGaussian" in terms and latent not in {"WhitenedWPlus", "PreconditionedWPlus"}:
+    if "LayeredGaussian" in terms and "offset_coarse" not in OFFSETS.get(latent, ()):
         yield (
             "prior=layered_gaussian needs a vector and offsets: choose "
-            "latent=preconditioned_w_plus or latent=whitened_w_plus"
+            "latent=preconditioned_w_plus_plus, preconditioned_w_plus or whitened_w_plus"
         )
     if "NoiseAutocorrelation" in terms and not config.noise.trained:
         yield "prior=noise_autocorrelation: no noise input moves; set noise=all_trained"

@@ -20,7 +20,7 @@ from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.rows import Rows, where
 from pulse_exp.schedules import hold
 from pulse_exp.sensitivity import low_res_sensitivity
-from pulse_exp.style_statistics import style_moments, style_statistics
+from pulse_exp.style_statistics import style_moments, style_spreads, style_statistics
 
 Variables = Mapping[str, Tensor]
 
@@ -318,6 +318,50 @@ class PreconditionedWPlus(WhitenedWPlus):
         return variables["latent"] @ self.shared.T + offsets
 
 
+class PreconditionedWPlusPlus(PreconditionedWPlus):
+    """The same space, and a little freedom for each filter: its style may depart from what the
+    vectors make of it.
+
+    `filters` `[B, F, 1]` counts that in units of `filter_spread` times the standard deviation of
+    the filter's style over the generator's draws (the style space of Wu et al. 2021). They move
+    together with the fine layers' offsets. A generator whose styles cannot be reached has none.
+
+    Args:
+        filter_spread: the unit, as a share of the standard deviation.
+        spread_draws: of the generator's styles, from which that is estimated.
+    """
+
+    def __init__(
+        self, generator: Generator, filter_spread: float, spread_draws: int, **space: object
+    ) -> None:
+        super().__init__(generator, **space)  # type: ignore[arg-type]
+        styles = style_spreads(generator, spread_draws)
+        self.filter_units = [filter_spread * spread for spread in styles]
+
+    def with_offsets(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
+        variables, w = super().with_offsets(variables), variables["latent"]
+        if not self.filter_units:
+            return variables
+        filters = sum(len(unit) for unit in self.filter_units)
+        return {**variables, "filters": w.new_zeros(len(w), filters, 1)}
+
+    def held(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        after = super().held(rates)
+        if "filters" in after:
+            after["filters"] = hold(rates["filters"], self.released, self.released / 2)
+        return after
+
+    def image_from(
+        self,
+        ws: Float[Tensor, "B num_ws w_dim"],
+        generator: Generator,
+        variables: Variables,
+        noise: list[Tensor] | None,
+    ) -> Float[Tensor, "B 3 R R"]:
+        styles = by_layer(variables["filters"], self.filter_units) if self.filter_units else {}
+        return synthesis_with(generator, ws, noise, styles=styles)
+
+
 class PerturbedW(W):
     """w with Gaussian noise that fades out, so that the search first looks around (StyleGAN2's
     projector: Karras et al. 2020, appendix D).
@@ -399,12 +443,14 @@ class WPlusPlus(W):
         variables: Variables,
         noise: list[Tensor] | None,
     ) -> Float[Tensor, "B 3 R R"]:
-        parts = variables["filters"][..., 0].split([len(length) for length in self.lengths], dim=1)
-        styles = {
-            i: part * length
-            for i, (part, length) in enumerate(zip(parts, self.lengths, strict=True))
-        }
+        styles = by_layer(variables["filters"], self.lengths)
         return synthesis_with(generator, ws, noise, styles=styles)
+
+
+def by_layer(filters: Float[Tensor, "B F 1"], units: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The offsets `[B, C]` of each style layer's outputs, from numbers in units of its filters."""
+    parts = filters[..., 0].split([len(unit) for unit in units], dim=1)
+    return {layer: part * unit for layer, (part, unit) in enumerate(zip(parts, units, strict=True))}
 
 
 class IntermediateLayers(GaussianizedWPlus):

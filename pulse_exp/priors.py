@@ -111,7 +111,8 @@ class Gaussian(Prior):
 
 
 class LayeredGaussian(Prior):
-    """vector·mean(v²) + mean(c·o²) of a shared vector v and the layers' offsets o.
+    """vector·mean(v²) + mean(c·o²) of a shared vector v and the layers' offsets o; of filters of
+    their own, in a latent that has them, each counts as much as a coordinate of v.
 
     The negative log density of a Gaussian v and Gaussian offsets, up to a factor: one offset has a
     variance of vector·num_ws / c when v has 1. c is `coarse` for the layers that shape a face and
@@ -130,7 +131,11 @@ class LayeredGaussian(Prior):
             for name in ("latent", "offset_coarse", "offset_fine")
         )
         offsets = torch.cat([self.coarse * coarse, self.fine * fine], dim=1)
-        return self.vector * vector.mean(1) + offsets.mean(1)
+        value = self.vector * vector.mean(1) + offsets.mean(1)
+        if "filters" in point.variables:
+            filters = point.variables["filters"].square().flatten(1).sum(1)
+            value = value + self.vector / point.coordinates.shape[-1] * filters
+        return value
 
 
 class Geocross(Prior):

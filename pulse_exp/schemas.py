@@ -165,6 +165,16 @@ class PreconditionedWPlus(WhitenedWPlus):
     resolved: float = 0.0016
 
 
+@option("latent", "preconditioned_w_plus_plus")
+class PreconditionedWPlusPlus(PreconditionedWPlus):
+    """`filter_spread`: the unit of a filter's departure from its style, as a share of the standard
+    deviation that the generator gives it, from `spread_draws` of its styles."""
+
+    _target_: str = "pulse_exp.latents.PreconditionedWPlusPlus"
+    filter_spread: float = 0.3
+    spread_draws: int = 10_000
+
+
 @option("latent", "perturbed_w")
 class PerturbedW(Start):
     """`perturbation`: first standard deviation of the noise on w, in units of w's own;

@@ -132,3 +132,12 @@ def style_moments(generator: Generator, draws: int = 10_000) -> tuple[Tensor, Te
     z = torch.randn(draws, generator.z_dim, generator=random_generator("style moments"))
     w = generator.mapping(z.to(device))[:, 0]
     return w.mean(0), w.std(0).clamp(min=1e-6)
+
+
+@torch.no_grad()
+def style_spreads(generator: Generator, draws: int) -> list[Tensor]:
+    """Standard deviation `[C]` of what each style layer gives, from seeded draws."""
+    device = next(generator.parameters()).device
+    z = torch.randn(draws, generator.z_dim, generator=random_generator("style spreads"))
+    w = generator.mapping(z.to(device))[:, 0]
+    return [layer(w).std(0) for layer in generator.style_layers()]

@@ -21,6 +21,7 @@ SENSELESS = [
     ("phases=layer_by_layer latent=w_plus prior=none", "stretch 2 frees features_1"),
     ("latent=w_plus_plus prior=none generator.source=dcgan", "no layers"),
     ("latent=intermediate_layers prior=none generator.source=progan", "no layers"),
+    ("latent=w_plus_plus prior=none trainer.compile=true", "trainer.compile=false"),
     ("latent=whitened_w_plus latent.draws=3", "only one mean"),
     ("method=csgm latent.start=estimate", "hardly linear"),
     ("latent.start=random", "latent.corrections=0"),

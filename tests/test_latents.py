@@ -6,6 +6,7 @@ from pulse_exp.building import build
 from pulse_exp.errors import UserError
 from pulse_exp.generators import load
 from pulse_exp.generators.base import Generator, freeze
+from pulse_exp.generators.dcgan import DCGAN
 from pulse_exp.generators.edits import feature_shapes, synthesis_with
 from pulse_exp.generators.mobile_stylegan import MobileStyleGAN
 from pulse_exp.generators.stylegan1 import StyleGAN1
@@ -14,6 +15,7 @@ from pulse_exp.latents import (
     IntermediateLayers,
     Latent,
     PerturbedW,
+    PreconditionedWPlusPlus,
     W,
     WPlusPlus,
     Z,
@@ -31,6 +33,7 @@ NAMES = [
     "whitened_w",
     "whitened_w_plus",
     "preconditioned_w_plus",
+    "preconditioned_w_plus_plus",
 ]
 DEEPER = ["perturbed_w", "w_plus_plus", "intermediate_layers"]
 
@@ -224,6 +227,42 @@ def test_filters_search_is_the_search_of_a_style_vector_for_each_filter():
     expected = (layer.weight * (w - start["latent"][0, 0])).sum(1)
     torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-5)
     assert moved.abs().max() > 1e-3
+
+
+def test_a_filter_departs_from_its_style_in_shares_of_the_styles_own_spread():
+    space = latent("preconditioned_w_plus_plus", "latent.filter_spread=0.5")
+    assert isinstance(space, PreconditionedWPlusPlus)
+    z = torch.randn(10_000, 32, generator=random_generator("style spreads"))
+    w = TOY.mapping(z)[:, 0].detach().numpy()
+    variables = space.mean(1)
+    variables["latent"] = torch.randn(1, 1, 32)
+    plain = latent("preconditioned_w_plus").image(TOY, variables, None)
+    torch.testing.assert_close(space.image(TOY, variables, None), plain)
+    first = 0
+    for index, layer in enumerate(TOY.style_layers()):
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # type: ignore[union-attr, operator]
+        spread = (w @ weight.T + bias).std(0, ddof=1)
+        variables["filters"] = torch.zeros_like(variables["filters"])
+        variables["filters"][0, first, 0] = 2.0
+        offset = torch.zeros(1, len(bias))
+        offset[0, 0] = float(2.0 * 0.5 * spread[0])
+        expected = synthesis_with(TOY, space.ws(variables), styles={index: offset})
+        torch.testing.assert_close(space.image(TOY, variables, None), expected)
+        first += len(bias)
+    assert first == variables["filters"].shape[1]
+
+
+def test_filters_move_with_the_fine_layers_and_a_generator_without_styles_has_none():
+    space = latent("preconditioned_w_plus_plus", "latent.released=0.25")
+    rates = dict.fromkeys(space.mean(1), torch.linspace(2, 9, 8))
+    held = space.held(rates)
+    torch.testing.assert_close(held["filters"], held["offset_fine"])
+    dcgan = freeze(DCGAN(channels=(8, 8, 8, 8, 3)))
+    for parameter in dcgan.parameters():
+        parameter.data.normal_(0, 0.3)
+    config, _ = job(*SMALL, "latent=preconditioned_w_plus_plus", "latent.start=mean")
+    config.latent.statistics_draws, config.latent.sensitivity_draws = 2000, 8
+    assert "filters" not in build(config.latent, generator=dcgan).mean(1)
 
 
 def test_zero_offsets_leave_the_image_and_others_change_it():

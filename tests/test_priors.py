@@ -72,6 +72,12 @@ def test_layered_gaussian_equals_numpy():
         for a, b in zip(v, o, strict=True)
     ]
     np.testing.assert_allclose(LayeredGaussian(1.0, 0.2, 1.0, 3.0)(at, {}), expected, rtol=1e-5)
+    f = torch.randn(2, 7, 1, generator=RNG)
+    with_filters = point(coordinates=v, offset_coarse=o[:, :3], offset_fine=o[:, 3:], filters=f)
+    expected = [e + 0.2 / 5 * (c.numpy() ** 2).sum() for e, c in zip(expected, f, strict=True)]
+    np.testing.assert_allclose(
+        LayeredGaussian(1.0, 0.2, 1.0, 3.0)(with_filters, {}), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("radius", "length"), [(None, 6**0.5), (2.5, 2.5)])
