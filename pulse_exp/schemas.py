@@ -171,7 +171,7 @@ class PreconditionedWPlusPlus(PreconditionedWPlus):
     deviation that the generator gives it, from `spread_draws` of its styles."""
 
     _target_: str = "pulse_exp.latents.PreconditionedWPlusPlus"
-    filter_spread: float = 0.3
+    filter_spread: float = 0.6
     spread_draws: int = 10_000
 
 
@@ -239,7 +239,7 @@ class LayeredGaussian:
     weight: float = 1.0
     vector: float = 0.2
     coarse: float = 12.0
-    fine: float = 95.0
+    fine: float = 190.0
 
 
 @option("prior", "cross")
