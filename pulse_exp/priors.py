@@ -117,7 +117,7 @@ class LayeredGaussian(Prior):
     The negative log density of a Gaussian v and Gaussian offsets, up to a factor: one offset has a
     variance of vector·num_ws / c when v has 1. c is `coarse` for the layers that shape a face and
     `fine` for the others, which would draw what they are to explain as folds and meshes of skin. By
-    default their offsets are half and a fifth as wide as v (in 16 layers): the layers of one face
+    default their offsets are half and an eighth as wide as v (in 16 layers): the layers of one face
     belong together.
     """
 
