@@ -42,7 +42,8 @@ def test_a_search_that_allows_for_the_blur_restores_what_it_took(tmp_path: Path,
 
 
 def test_a_refined_image_is_consistent_through_the_blur(tmp_path: Path):
-    for row in restored(tmp_path, *GENERATED, *BLUR):
+    words = [*GENERATED, *BLUR, "search.steps=20"]  # after ten, one is still far from its input
+    for row in restored(tmp_path, *words):
         assert row["lr_mse_refined"] < 1.5e-4
         assert row["lr_mse_refined"] < 0.05 * row["lr_mse"]
 
