@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pulse_exp.bilateral import noise_variance
 from pulse_exp.generators.base import Generator
 from pulse_exp.objective import Point, Term
 from pulse_exp.optimizers import norms
@@ -119,6 +118,9 @@ class LayeredGaussian(Prior):
     `fine` for the others, which would draw what they are to explain as folds and meshes of skin. By
     default their offsets are half and an eighth as wide as v (in 16 layers): the layers of one face
     belong together.
+
+    The filters of a row rest while what is left of its input is noise of more than eps: they would
+    follow that noise.
     """
 
     def __init__(self, weight: float, vector: float, coarse: float, fine: float) -> None:
@@ -136,6 +138,25 @@ class LayeredGaussian(Prior):
             filters = point.variables["filters"].square().flatten(1).sum(1)
             value = value + self.vector / point.coordinates.shape[-1] * filters
         return value
+
+    def start(self, variables: Variables) -> Rows:
+        if "filters" not in variables:
+            return {}
+        filters = variables["filters"]
+        return {"rests": torch.ones(len(filters), dtype=torch.bool, device=filters.device)}
+
+    def update(self, point: Point, state: Rows) -> Rows:
+        if "filters" not in point.variables:
+            return state
+        unmoved = ~point.variables["filters"].detach().flatten(1).any(1)
+        return {"rests": unmoved & (point.noise > point.eps)}
+
+    def project(self, variables: Variables, state: Rows) -> Variables:
+        if "filters" not in variables:
+            return variables
+        filters = variables["filters"]
+        held = torch.where(state["rests"].view(-1, 1, 1), torch.zeros_like(filters), filters)
+        return {**variables, "filters": held}
 
 
 class Geocross(Prior):
@@ -282,13 +303,10 @@ class NoiseDistance(Prior):
         return total
 
     def update(self, point: Point, state: Rows) -> Rows:
-        if not point.is_image:
-            return {**state, "rests": torch.zeros_like(state["rests"])}
-        noisy = noise_variance((point.lr - point.sr_lr).detach()) > point.eps
-        unmoved = torch.ones_like(noisy)
+        rests = point.noise > point.eps
         for change in self.changes(point.variables, state).values():
-            unmoved = unmoved & ~change.detach().flatten(1).any(1)
-        return {**state, "rests": unmoved & noisy}
+            rests = rests & ~change.detach().flatten(1).any(1)
+        return {**state, "rests": rests}
 
     def project(self, variables: Variables, state: Rows) -> Variables:
         rests = state["rests"].view(-1, 1, 1, 1)

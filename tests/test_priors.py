@@ -189,6 +189,27 @@ def test_noise_inputs_rest_while_the_input_is_noisy():
     torch.testing.assert_close(prior.project(moved, state)["noise_0"], expected)
 
 
+def test_filters_rest_while_noise_is_left():
+    """Row 0 is left with noise of 1e-2, row 1 with a smooth slope of a larger error."""
+    start = {"latent": X[:2], "filters": torch.zeros(2, 5, 1)}
+    offsets = {"offset_coarse": X[:2], "offset_fine": X[:2]}
+    prior = LayeredGaussian(1.0, 0.2, 1.0, 3.0)
+    noise = 0.1 * torch.randn(3, 32, 32, generator=RNG)
+    lr = torch.stack([noise, torch.linspace(0, 0.5, 32).expand(3, 32, 32)])
+    at = {"sr_lr": torch.zeros_like(lr), "lr": lr, "eps": 1e-3, **offsets}
+    first = point(coordinates=X[:2], filters=start["filters"], **at)
+    state = prior.update(first, prior.start(start))
+    moved = {**start, "filters": torch.randn(2, 5, 1, generator=RNG)}
+    after = prior.project(moved, state)
+    torch.testing.assert_close(after["filters"][0], start["filters"][0])
+    torch.testing.assert_close(after["filters"][1], moved["filters"][1])
+    # Once released a row's filters stay so, whatever is left then.
+    noisy = {**at, "lr": noise.expand(2, -1, -1, -1)}
+    state = prior.update(point(coordinates=X[:2], filters=after["filters"], **noisy), state)
+    assert state["rests"].tolist() == [True, False]
+    assert prior.start({"latent": X[:2]}) == {}
+
+
 def test_noise_inputs_keep_the_norms_that_they_began_with():
     start = {f"noise_{i}": torch.randn(2, 1, s, s, generator=RNG) for i, s in enumerate((4, 8))}
     prior = NoiseDistance(1.0)
