@@ -328,15 +328,11 @@ class PreconditionedWPlusPlus(PreconditionedWPlus):
 
     Args:
         filter_spread: the unit, as a share of the standard deviation.
-        spread_draws: of the generator's styles, from which that is estimated.
     """
 
-    def __init__(
-        self, generator: Generator, filter_spread: float, spread_draws: int, **space: object
-    ) -> None:
+    def __init__(self, generator: Generator, filter_spread: float, **space: object) -> None:
         super().__init__(generator, **space)  # type: ignore[arg-type]
-        styles = style_spreads(generator, spread_draws)
-        self.filter_units = [filter_spread * spread for spread in styles]
+        self.filter_units = [filter_spread * spread for spread in style_spreads(generator)]
 
     def with_offsets(self, variables: dict[str, Tensor]) -> dict[str, Tensor]:
         variables, w = super().with_offsets(variables), variables["latent"]

@@ -168,11 +168,10 @@ class PreconditionedWPlus(WhitenedWPlus):
 @option("latent", "preconditioned_w_plus_plus")
 class PreconditionedWPlusPlus(PreconditionedWPlus):
     """`filter_spread`: the unit of a filter's departure from its style, as a share of the standard
-    deviation that the generator gives it, from `spread_draws` of its styles."""
+    deviation that the generator gives it."""
 
     _target_: str = "pulse_exp.latents.PreconditionedWPlusPlus"
     filter_spread: float = 0.6
-    spread_draws: int = 10_000
 
 
 @option("latent", "perturbed_w")

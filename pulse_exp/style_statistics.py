@@ -135,7 +135,7 @@ def style_moments(generator: Generator, draws: int = 10_000) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def style_spreads(generator: Generator, draws: int) -> list[Tensor]:
+def style_spreads(generator: Generator, draws: int = 10_000) -> list[Tensor]:
     """Standard deviation `[C]` of what each style layer gives, from seeded draws."""
     device = next(generator.parameters()).device
     z = torch.randn(draws, generator.z_dim, generator=random_generator("style spreads"))
