@@ -52,6 +52,7 @@ POSITIVE = [
     *("search.eps", "optimizer.learning_rate", "optimizer.history", "optimizer.hot"),
     *("loss.lp.p", "loss.huber.delta", "loss.gaussian_likelihood.std", "loss.multi_scale.scales"),
     *("prior.sphere.radius", "prior.l1_ball.radius", "latent.fading"),
+    "latent.filter_spread",
     *(f"refine.bilateral_back_projection.{key}" for key in ("colour_spread", "far")),
 ]
 """What must be above 0, where they are set."""

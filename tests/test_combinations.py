@@ -32,6 +32,7 @@ SENSELESS = [
     ("loss=l2 loss.l2.floor=low", "loss.l2.floor=low: choose one of none, eps"),
     ("prior=cross latent=w_plus prior.cross.of=images", "coordinates, styles"),
     ("optimizer.learning_rate=0", "optimizer.learning_rate"),
+    ("latent.filter_spread=0", "latent.filter_spread=0.0: must be above 0"),
     ("method=nearest search.restarts=2", "one result an image"),
     ("baseline=[nearest,bicubic]", "choose one"),
     ("method=bicubic refine=pivotal_tuning", "a baseline has none"),
