@@ -125,9 +125,13 @@ class Latent:
         variables: Variables,
         noise: list[Tensor] | None,
     ) -> Float[Tensor, "B 3 R R"]:
-        """The image of variables whose style vectors are known; spaces that reach deeper than
-        style vectors override it."""
-        return generator.synthesis(ws, noise)
+        """The image of variables whose style vectors are known."""
+        return synthesis_with(generator, ws, noise, **self.edits(variables))
+
+    def edits(self, variables: Variables) -> dict[str, dict[int, Tensor]]:
+        """The `styles` and `features` of `synthesis_with`, of spaces that are more than style
+        vectors."""
+        return {}
 
     def normal(self, rngs: Sequence[torch.Generator], n: int, d: int) -> Float[Tensor, "B n d"]:
         draws = [torch.randn(n, d, generator=rng) for rng in rngs]
@@ -347,15 +351,10 @@ class PreconditionedWPlusPlus(PreconditionedWPlus):
             after["filters"] = hold(rates["filters"], self.released, self.released / 2)
         return after
 
-    def image_from(
-        self,
-        ws: Float[Tensor, "B num_ws w_dim"],
-        generator: Generator,
-        variables: Variables,
-        noise: list[Tensor] | None,
-    ) -> Float[Tensor, "B 3 R R"]:
-        styles = by_layer(variables["filters"], self.filter_units) if self.filter_units else {}
-        return synthesis_with(generator, ws, noise, styles=styles)
+    def edits(self, variables: Variables) -> dict[str, dict[int, Tensor]]:
+        if not self.filter_units:
+            return {}
+        return {"styles": by_layer(variables["filters"], self.filter_units)}
 
 
 class PerturbedW(W):
@@ -432,15 +431,8 @@ class WPlusPlus(W):
     def ws(self, variables: Variables) -> Float[Tensor, "B num_ws w_dim"]:
         return self.coordinates(variables)
 
-    def image_from(
-        self,
-        ws: Float[Tensor, "B num_ws w_dim"],
-        generator: Generator,
-        variables: Variables,
-        noise: list[Tensor] | None,
-    ) -> Float[Tensor, "B 3 R R"]:
-        styles = by_layer(variables["filters"], self.lengths)
-        return synthesis_with(generator, ws, noise, styles=styles)
+    def edits(self, variables: Variables) -> dict[str, dict[int, Tensor]]:
+        return {"styles": by_layer(variables["filters"], self.lengths)}
 
 
 def by_layer(filters: Float[Tensor, "B F 1"], units: Sequence[Tensor]) -> dict[int, Tensor]:
@@ -489,12 +481,5 @@ class IntermediateLayers(GaussianizedWPlus):
         }
         return {**variables, **features}
 
-    def image_from(
-        self,
-        ws: Float[Tensor, "B num_ws w_dim"],
-        generator: Generator,
-        variables: Variables,
-        noise: list[Tensor] | None,
-    ) -> Float[Tensor, "B 3 R R"]:
-        features = {layer: variables[f"features_{layer}"] for layer in self.shapes}
-        return synthesis_with(generator, ws, noise, features=features)
+    def edits(self, variables: Variables) -> dict[str, dict[int, Tensor]]:
+        return {"features": {layer: variables[f"features_{layer}"] for layer in self.shapes}}
