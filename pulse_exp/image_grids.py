@@ -46,7 +46,7 @@ def samples_figure(
     """Pictures: a column an image, a row each combination of `by`, between low-res and truth.
 
     Of an image's restarts the one with the lowest downscaling error is shown. More images than
-    `columns` continue below.
+    `columns` continue below, as many in each band.
     """
     frame = restrict(results.frame, where or {})
     shown = _shown_images(frame, where or {}, images)
@@ -212,8 +212,8 @@ def _grid(
 
     maps = [tile.pixels for _, tiles in rows for tile in tiles if tile.is_map]
     brightest = max((float(pixels.max()) for pixels in maps if pixels is not None), default=1.0)
-    columns = min(columns, len(shown))
     bands = -(-len(shown) // columns)
+    columns = -(-len(shown) // bands)  # a last image alone looks lost
     with style():
         figure = Figure(
             figsize=(TILE * columns + 1.3, (TILE * len(rows) + 0.2) * bands + 0.3),

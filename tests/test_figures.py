@@ -140,6 +140,16 @@ def test_more_images_than_columns_continue_below(tmp_path):
     assert [axes.axison for axes in figure.axes[12:]] == [True, False] * 3
 
 
+def test_images_that_continue_below_are_spread_evenly(tmp_path):
+    rows = [record(image) for image in "abcdef"]
+    run = write_run(tmp_path, rows)
+    write_images(run, rows)
+    figure = samples_figure(load_results([run]), images=6, columns=4)
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == list("abcdef")
+    assert len(figure.axes) == 2 * 3 * 3
+    assert all(axes.axison for axes in figure.axes)
+
+
 def test_rows_and_images_stand_in_the_order_that_is_asked_for(study):
     where = {"prior": ["sphere+cross", "none"], "image": ["face-2", "face-0"]}
     figure = samples_figure(load_results([study]), by=["prior"], where=where)
