@@ -321,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=_count, default=6, help="samples, diversity: how many")
     parser.add_argument(
-        "--columns", type=_count, default=COLUMNS, help="side by side at most, others below"
+        "--columns", type=_count, default=COLUMNS, help="at most so many in a row, others below"
     )
     parser.add_argument(
         "--where", type=condition, action="append", default=[], metavar="KEY=VALUE,...",

@@ -213,7 +213,7 @@ def _grid(
     maps = [tile.pixels for _, tiles in rows for tile in tiles if tile.is_map]
     brightest = max((float(pixels.max()) for pixels in maps if pixels is not None), default=1.0)
     bands = -(-len(shown) // columns)
-    columns = -(-len(shown) // bands)  # a last image alone looks lost
+    columns = -(-len(shown) // bands)  # no image left alone in the last
     with style():
         figure = Figure(
             figsize=(TILE * columns + 1.3, (TILE * len(rows) + 0.2) * bands + 0.3),
