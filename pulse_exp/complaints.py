@@ -30,7 +30,6 @@ AT_LEAST = {
     "noise.zeroed": 0,
     "noise.released": 0,
     "noise.weight": 0,
-    "schedule.catch_up": 1,
     "search.steps": 1,
     "search.restarts": 1,
     "search.batch_size": 1,

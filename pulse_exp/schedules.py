@@ -7,37 +7,16 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-
-PLAN_BEGINS = 8.0
-"""A search on plan has come within so many times the error that it works towards when it begins,
-and from there to once by equal factors at its last step."""
-
-WATCHED = 0.15, 0.5
-"""The shares of a search's steps between which it is looked at whether it is on plan."""
-
-KEPT = 0.3
-"""The share of a search's steps from which on longer ones stay so, caught up or not."""
 
 
 class Schedule(Protocol):
-    """Learning rates over the steps of a search.
-
-    Attributes:
-        catch_up: how many times longer the steps of a search that is behind may become.
-    """
-
-    catch_up: float
-
     def __call__(self, step: int, steps: int) -> float:
         """The factor on the learning rate at `step`, 0 <= step < steps."""
 
 
 class Fixed:
     """1 throughout."""
-
-    catch_up = 1.0
 
     def __call__(self, step: int, steps: int) -> float:
         return 1.0
@@ -46,16 +25,12 @@ class Fixed:
 class Linear1Cycle:
     """Up from a tenth and down again, once (PULSE, released code)."""
 
-    catch_up = 1.0
-
     def __call__(self, step: int, steps: int) -> float:
         return (9 * (1 - abs(step / steps - 0.5) * 2) + 1) / 10
 
 
 class Linear1CycleDrop:
     """Up and down once over 90 % of the steps, then down to a thousandth (PULSE, released code)."""
-
-    catch_up = 1.0
 
     def __call__(self, step: int, steps: int) -> float:
         x = step / steps
@@ -69,11 +44,10 @@ class Ramped:
 
     Args:
         warm_up, ramp_down: shares of the steps, in [0, 1].
-        catch_up: how many times longer the steps of a search that is `behind` may become.
     """
 
-    def __init__(self, warm_up: float, ramp_down: float, catch_up: float) -> None:
-        self.warm_up, self.ramp_down, self.catch_up = warm_up, ramp_down, catch_up
+    def __init__(self, warm_up: float, ramp_down: float) -> None:
+        self.warm_up, self.ramp_down = warm_up, ramp_down
 
     def __call__(self, step: int, steps: int) -> float:
         up = (step + 1) / (self.warm_up * steps) if self.warm_up else 1.0
@@ -83,8 +57,6 @@ class Ramped:
 
 class Cosine:
     """Half a cosine from 1 down to 0 (Loshchilov & Hutter 2017, without restarts)."""
-
-    catch_up = 1.0
 
     def __call__(self, step: int, steps: int) -> float:
         return 0.5 + 0.5 * math.cos(math.pi * step / steps)
@@ -97,40 +69,6 @@ class CosineRamped(Ramped):
         up = min(1.0, (step + 1) / (self.warm_up * steps)) if self.warm_up else 1.0
         down = min(1.0, (steps - step) / (self.ramp_down * steps)) if self.ramp_down else 1.0
         return up * (0.5 - 0.5 * math.cos(math.pi * down))
-
-
-def behind(
-    nearest: Float[Tensor, " B"], wanted: Float[Tensor, " B"], share: Float[Tensor, " B"]
-) -> Float[Tensor, " B"]:
-    """How many times farther from its input a search is than on plan; 0 where it is not watched.
-
-    Args:
-        nearest: the lowest downscaling error so far.
-        wanted: the one that it works towards.
-        share: how much of its steps it has behind it, in [0, 1].
-    """
-    watched = (share >= WATCHED[0]) & (share <= WATCHED[1])
-    return torch.where(watched, nearest / (wanted * PLAN_BEGINS ** (1 - share)), 0.0)
-
-
-def pace(
-    before: Float[Tensor, " B"],
-    late: Float[Tensor, " B"],
-    share: Float[Tensor, " B"],
-    catch_up: float,
-) -> Float[Tensor, " B"]:
-    """How many times longer than the schedule's the next step of each search is.
-
-    As many times as the search is `behind`; from `KEPT` on never fewer than before.
-
-    Args:
-        before: the same at the step before; 1 at the first.
-        late: how many times farther from its input than on plan a search is.
-        share: how much of its steps it has behind it, in [0, 1].
-        catch_up: the most.
-    """
-    kept = torch.where(share < KEPT, 1.0, before)
-    return kept.maximum(late).clamp(max=catch_up)
 
 
 def hold(rates: Tensor, share: float, rise: float = 0.0) -> Tensor:

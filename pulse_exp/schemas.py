@@ -456,14 +456,11 @@ class Linear1CycleDrop:
 
 @option("schedule", "ramped")
 class Ramped:
-    """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end; `catch_up`: how
-    many times longer the steps of a search that is behind may become: from 15 % of them on while
-    it is, and to the end if it is between 30 and 50 %."""
+    """`warm_up`, `ramp_down`: shares of the steps at the beginning and at the end."""
 
     _target_: str = "pulse_exp.schedules.Ramped"
     warm_up: float = 0.05
     ramp_down: float = 0.25
-    catch_up: float = 1.0
 
 
 @option("schedule", "cosine_ramped")

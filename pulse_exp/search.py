@@ -19,7 +19,7 @@ from pulse_exp.optimizers import Optimizer
 from pulse_exp.priors import Prior
 from pulse_exp.problem import Candidate
 from pulse_exp.rows import Rows, join, move, select, where
-from pulse_exp.schedules import Phases, Schedule, behind, pace
+from pulse_exp.schedules import Phases, Schedule
 from pulse_exp.seeding import RandomGenerators, random_generator
 from pulse_exp.start_race import race
 from pulse_exp.starts import Regression
@@ -214,7 +214,6 @@ class LatentSearch(pl.LightningModule):
         names = [*self.objective.terms, "lr_mse"]
         state: Rows = {
             "done": torch.zeros(batch, dtype=torch.bool),
-            "pace": torch.ones(batch),
             "solved_step": never,
             "failed_step": never.clone(),
             "best": {"lr_mse": worst, "penalty": worst.clone(), "step": rows["step"].clone()},
@@ -387,23 +386,13 @@ class LatentSearch(pl.LightningModule):
         """
         variables = {name: v.detach() for name, v in point.variables.items()}
         at = rows["step"].clamp(max=self.settings.steps - 1)
-        rows["pace"] = self.pace(rows, point)
-        rates = {name: self.rates[name][at] * rows["pace"] for name in variables}
+        rates = {name: self.rates[name][at] for name in variables}
         moved, memory = self.optimizer.step(
             variables, gradients, rows["optimizer"], rates, self.objective.latent.units
         )
         terms = self.objective.update(rows, point)
         rows["variables"], rows["optimizer"] = self.project(moved, terms), memory
         rows["terms"], rows["step"] = terms, rows["step"] + ~rows["done"]
-
-    def pace(self, rows: Rows, point: Point) -> Float[Tensor, " B"]:
-        """How many times longer each row's steps are than the schedule's, by its own error. A
-        chain's must not depend on where it is."""
-        if self.schedule.catch_up == 1 or self.optimizer.samples:
-            return rows["pace"]
-        share, nearest = rows["step"] / self.settings.steps, rows["best"]["lr_mse"]
-        late = behind(nearest, point.above_noise(self.settings.eps), share)
-        return pace(rows["pace"], late, share, self.schedule.catch_up)
 
     def resample(self, slots: Sequence[Slot], rows: Rows, step: int | None = None) -> None:
         """Fresh constants of every row where noise inputs or the latent are redrawn each step.

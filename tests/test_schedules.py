@@ -13,8 +13,6 @@ from pulse_exp.schedules import (
     Phases,
     Ramped,
     Schedule,
-    behind,
-    pace,
 )
 
 N = 40
@@ -32,11 +30,11 @@ FORMULAS = {
     "linear1cycledrop": (Linear1CycleDrop(), linear1cycledrop),
     "cosine": (Cosine(), lambda x: (1 + math.cos(math.pi * x / N)) / 2),
     "ramped": (
-        Ramped(0.1, 0.25, 1),
+        Ramped(0.1, 0.25),
         lambda x: np.interp(x, [-1, 3, 30, N], [0, 1, 1, 0]),
     ),
     "cosine_ramped": (
-        CosineRamped(0.1, 0.25, 1),
+        CosineRamped(0.1, 0.25),
         lambda x: (
             (0.5 - 0.5 * math.cos(math.pi * min(1, (1 - x / N) / 0.25))) * min(1, (x + 1) / 4)
         ),
@@ -79,24 +77,3 @@ def test_the_schedule_runs_anew_in_each_phase():
     rates = phases.learning_rates(["latent"], Linear1Cycle(), 20)["latent"]
     torch.testing.assert_close(rates[:10], rates[10:])
     assert rates[5] == 1
-
-
-def test_a_plan_goes_from_eight_levels_to_one_and_is_looked_at_in_between():
-    share = torch.tensor([0, 0.1, 0.15, 1 / 3, 0.5, 0.6, 1])
-    planned = torch.tensor([np.nan, np.nan, 8**0.85, 4, 8**0.5, np.nan, np.nan]) * 1e-3
-    for times in (0.5, 1, 3):
-        nearest = torch.where(planned.isnan(), 1.0, times * planned)
-        late = behind(nearest, torch.full_like(share, 1e-3), share)
-        np.testing.assert_allclose(late, [0, 0, times, times, times, 0, 0], rtol=1e-5)
-
-
-def test_longer_steps_end_with_the_need_until_they_are_kept():
-    """One search that is behind and then on plan by itself, and one that falls behind later."""
-    shares = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1]
-    behind_at = [[0, 1.8, 1.2, 0.9, 0.9, 0.8, 0, 0], [0, 0.5, 0.9, 1.1, 1.5, 3.0, 0, 0]]
-    taken, now = [], torch.ones(2)
-    for share, late in zip(shares, torch.tensor(behind_at).T, strict=True):
-        now = pace(now, late, torch.full((2,), share), catch_up=2)
-        taken.append(now.tolist())
-    expected = [[1, 1.8, 1.2, 1, 1, 1, 1, 1], [1, 1, 1, 1.1, 1.5, 2, 2, 2]]
-    np.testing.assert_allclose(np.transpose(taken), expected, rtol=1e-6)

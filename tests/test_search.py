@@ -346,48 +346,33 @@ def test_variables_rest_outside_their_phase():
 SMOOTH = images_of_the_generator(seed=2)
 
 
-def test_the_steps_of_a_row_that_is_behind_are_longer_from_then_on():
-    words = ["latent=whitened_w", "prior=none", "loss=l2", "optimizer=sgd"]
-    patient, _ = search([*words, "schedule.catch_up=1"], SMOOTH, eps=1e-6, steps=20)
-    hurried, _ = search([*words, "schedule.catch_up=3"], SMOOTH, eps=1e-6, steps=20)
-    moved = []
-    for found in (patient, hurried):
-        drive_steps(found, 3)
-        assert found.rows["pace"].tolist() == [1, 1, 1]
-        moved.append(found.rows["variables"]["latent"])
-    assert torch.equal(*moved)
-    for found in (patient, hurried):
-        found.advance()  # from 15 % of the steps on
-    steps = [f.rows["variables"]["latent"] - moved[0] for f in (patient, hurried)]
-    torch.testing.assert_close(steps[1], 3 * steps[0], rtol=1e-4, atol=1e-7)
-    for _ in range(10):
-        hurried.advance()
-    assert int(hurried.rows["step"][0]) > 0.5 * 20
-    assert hurried.rows["pace"].tolist() == [3, 3, 3]
-
-
-def test_a_row_on_plan_keeps_its_steps_whoever_is_beside_it():
-    """By its own error alone: one row is behind, one has its eps, noise is nobody's fault."""
-    words = ["latent=whitened_w", "prior=none", "loss=l2", "optimizer=sgd"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["latent=whitened_w", "noise=fixed", "prior=none", "loss=l2", "optimizer=sgd"],
+        [*KINDS["langevin"], "noise=fixed"],
+    ],
+    ids=["sgd", "langevin"],
+)
+def test_steps_have_the_schedules_length_however_far_the_input_is(words: list[str]):
+    """A row's path is the same whether it is far from eps or long within it, and whoever is
+    beside it."""
     noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(3))
     starts = [*SMOOTH, Start("noise", 0, noise)]
-    late, _ = search([*words, "schedule.catch_up=2"], starts, eps=1e-6, steps=20)
-    drive_steps(late, 5)
-    assert late.rows["pace"].tolist() == [2, 2, 2, 1]
-    calm, _ = search([*words, "schedule.catch_up=2"], starts, eps=1, steps=20)
-    drive_steps(calm, 20)
-    assert calm.rows["pace"].tolist() == [1, 1, 1, 1]
+    far, _ = search(words, starts, eps=1e-6, steps=20)
+    within, _ = search(words, starts, eps=1, steps=20)
+    among_near, _ = search(words, SMOOTH, eps=1e-6, steps=20)
+    for found in (far, within, among_near):
+        drive_steps(found, 15)
+    paths = [found.rows["variables"]["latent"] for found in (far, within, among_near)]
+    assert torch.equal(paths[0], paths[1])
+    torch.testing.assert_close(paths[0][: len(SMOOTH)], paths[2], rtol=1e-4, atol=1e-6)
+
+
+def test_the_default_search_of_a_row_does_not_depend_on_who_is_beside_it():
     together = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12)
     alone = run(KINDS["dual_ascent"], SMOOTH, eps=1e-4, steps=12, batch_size=1)
-    unhurried = run([*KINDS["dual_ascent"], "schedule.catch_up=1"], SMOOTH, eps=1e-4, steps=12)
     assert_same(together, alone)
-    assert any(together[k].curves != unhurried[k].curves for k in together)
-
-
-def test_a_samplers_steps_do_not_depend_on_where_its_chain_is():
-    chain, _ = search([*KINDS["langevin"], "schedule=ramped"], SMOOTH, eps=1e-6, steps=20)
-    drive_steps(chain, 5)
-    assert chain.rows["pace"].tolist() == [1, 1, 1]
 
 
 def test_a_sampler_returns_its_last_point():
