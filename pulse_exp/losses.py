@@ -178,6 +178,6 @@ class ConstrainedL2(Term):
         return state["multiplier"] * error / (self.aim * point.eps)
 
     def update(self, point: Point, state: Rows) -> Rows:
-        level = point.above_noise(self.aim * point.eps)
+        level = point.noise.clamp(min=self.aim * point.eps)
         excess = (point.lr_mse.detach() / level).log().clamp(-1, 1)
         return {"multiplier": state["multiplier"] * (self.rate * excess).exp()}

@@ -54,11 +54,6 @@ class Point:
     def total(self) -> Float[Tensor, " B"]:
         return sum(self.terms.values())  # type: ignore[return-value]
 
-    def above_noise(self, error: float) -> Float[Tensor, " B"]:
-        """A downscaling error to work towards, or the variance of the white noise in what is left
-        of a picture where that is more: nearer, an image would only follow the noise."""
-        return self.noise.clamp(min=error)
-
     @cached_property
     def noise(self) -> Float[Tensor, " B"]:
         """The variance of the white noise in what is left of a picture; 0 of measurements."""
