@@ -28,9 +28,11 @@ METRICS = {
     "kid": "pulse_exp.metrics.perceptual:Kid",
     "identity": "pulse_exp.metrics.identity:Identity",
     "identity_lr": "pulse_exp.metrics.identity:InputIdentity",
+    "identity_in_place": "pulse_exp.metrics.identity:IdentityInPlace",
     "landmark_error": "pulse_exp.metrics.landmarks:LandmarkError",
     "skin_tone": "pulse_exp.metrics.skin_tone:SkinTone",
     "skin_tone_drift": "pulse_exp.metrics.skin_tone:SkinToneDrift",
+    "skin_tone_drift_in_place": "pulse_exp.metrics.skin_tone:SkinToneDriftInPlace",
     "diversity_rmse": "pulse_exp.metrics.diversity:ImageDiversity",
     "diversity_identity": "pulse_exp.metrics.diversity:FaceDiversity",
 }

@@ -123,6 +123,12 @@ _INFOS = [
         needs_truth=True,
     ),
     MetricInfo(
+        "identity_in_place", "Identity distance, in place", "", 0, inf, True, 3,
+        "The same distance with both pictures cut out where the truth's face is, for images too "
+        "blurred for a face to be found in.",
+        needs_truth=True,
+    ),
+    MetricInfo(
         "identity_lr", "Identity distance to input", "", 0, inf, True, 3,
         "Distance of the face embeddings of the result and of the enlarged low-res input.",
     ),
@@ -148,6 +154,15 @@ _INFOS = [
         "skin_tone_drift_abs", "Skin tone drift, size", "°", 0, 180, True, 1,
         "Size of the difference between the typology angles of result and truth.",
         needs_truth=True,
+    ),
+    MetricInfo(
+        "skin_tone_drift_in_place", "Skin tone drift, in place", "°", -180, 180, None, 1,
+        "The same difference with the result's skin taken where the truth's is.",
+        needs_truth=True,
+    ),
+    MetricInfo(
+        "skin_tone_drift_in_place_abs", "Skin tone drift in place, size", "°", 0, 180, True, 1,
+        "Size of that difference.", needs_truth=True,
     ),
     MetricInfo(
         "skin_tone_drift_lr", "Skin tone drift from input", "°", -180, 180, None, 1,

@@ -45,6 +45,24 @@ class Identity:
         return {"identity": identity_distance(*pair)}
 
 
+class IdentityInPlace:
+    """The same distance with both pictures cut out where the truth's face is.
+
+    For comparing methods of which some leave images too blurred for a detector, or for its
+    landmarks to mean much. What has moved in a result counts against it.
+    """
+
+    keys: tuple[str, ...] = ("identity_in_place",)
+    needs_truth: ClassVar[bool] = True
+
+    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
+        require_faces()
+        truths = restoration.hr_portraits
+        pairs = zip(restoration.sr_portraits, truths, strict=True)
+        placed = [Portrait(result.pixels, truth.face) for result, truth in pairs]
+        return {"identity_in_place": identity_distance(placed, truths)}
+
+
 class InputIdentity:
     """Distance of the result's face from the enlarged low-res input's."""
 

@@ -151,3 +151,19 @@ class SkinToneDrift:
         true_tones = tones(truths, truths, results)
         drifts = drift(tones(results, results, truths), true_tones)
         return dict(zip(self.keys, (true_tones, drifts, drifts.abs()), strict=True))
+
+
+class SkinToneDriftInPlace:
+    """The same drift with the result's skin taken where the truth's is, whatever it shows there.
+
+    For comparing methods of which some leave images so blurred that landmarks of their own place
+    cheeks elsewhere.
+    """
+
+    keys: tuple[str, ...] = ("skin_tone_drift_in_place", "skin_tone_drift_in_place_abs")
+    needs_truth: ClassVar[bool] = True
+
+    def __call__(self, restoration: Restoration) -> dict[str, Tensor]:
+        truths = restoration.hr_portraits
+        drifts = drift(tones(restoration.sr_portraits, truths), tones(truths, truths))
+        return dict(zip(self.keys, (drifts, drifts.abs()), strict=True))

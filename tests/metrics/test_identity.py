@@ -11,6 +11,16 @@ from pulse_exp.metrics.portraits import portraits
 needs_faces = pytest.mark.skipif(faces.available() is not None, reason=str(faces.available()))
 
 
+METRICS_OF_FACES = (
+    "identity",
+    "identity_in_place",
+    "landmark_error",
+    "skin_tone",
+    "skin_tone_drift",
+    "skin_tone_drift_in_place",
+)
+
+
 def restoration(sr, hr=None):
     lr = torch.nn.functional.interpolate(sr, (64, 64), mode="bicubic", antialias=True)
     return Restoration(sr=sr, lr=lr.clamp(0, 1), sr_lr=lr.clamp(0, 1), hr=hr)
@@ -57,6 +67,24 @@ def test_without_truth_identity_is_compared_with_the_enlarged_input(woman):
 
 
 @needs_faces
+def test_identity_in_place_is_that_of_the_truths_cut_out(woman):
+    def blurred(image):
+        small = torch.nn.functional.interpolate(image, (12, 12), mode="bicubic", antialias=True)
+        return torch.nn.functional.interpolate(small, (256, 256), mode="bicubic").clamp(0, 1)
+
+    rows, truth = torch.cat([woman, blurred(woman)]), woman.expand(2, -1, -1, -1)
+    batch = restoration(rows, truth)
+    assert math.isnan(load("identity")(batch)["identity"][1])
+    same, blur = load("identity_in_place")(batch)["identity_in_place"].tolist()
+    assert same == 0
+    (here,), (there,) = portraits(woman), portraits(blurred(woman))
+    vectors = [faces.embed(p.pixels, here.face) for p in (here, there)]
+    assert blur == pytest.approx(np.sqrt(np.sum((vectors[0] - vectors[1]) ** 2)))
+    faceless = load("identity_in_place")(restoration(woman, woman.flip(2)))["identity_in_place"]
+    assert math.isnan(faceless.item())
+
+
+@needs_faces
 def test_landmark_error_is_relative_to_the_eyes(woman):
     def moved(by):
         return woman.roll(by, dims=3)
@@ -72,7 +100,7 @@ def test_landmark_error_is_relative_to_the_eyes(woman):
     assert math.isnan(no_face)
 
 
-@pytest.mark.parametrize("name", ["identity", "identity_lr", "landmark_error"])
+@pytest.mark.parametrize("name", ["identity", "identity_in_place", "identity_lr", "landmark_error"])
 def test_without_the_extra_the_metric_is_missing_with_the_remedy(name, woman, monkeypatch):
     monkeypatch.setattr(faces, "available", lambda: "package dlib-bin is not installed: remedy")
     with pytest.raises(MetricUnavailable, match="remedy"):
@@ -85,6 +113,6 @@ def test_faces_are_found_once_for_all_metrics(woman, monkeypatch):
     detect = faces.detect
     monkeypatch.setattr(faces, "detect", lambda pixels: calls.append(1) or detect(pixels))
     batch = restoration(woman, woman)
-    for name in ("identity", "landmark_error", "skin_tone", "skin_tone_drift"):
+    for name in METRICS_OF_FACES:
         load(name)(batch)
     assert len(calls) == 3, "result, truth and input"

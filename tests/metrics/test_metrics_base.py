@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,12 @@ def test_every_metric_loads_and_its_keys_are_in_the_catalog(name):
     for key in metric.keys:
         assert CATALOG[key].needs_truth == metric.needs_truth
         assert (CATALOG[key].scope == "run") == isinstance(metric, RunMetric)
+
+
+def test_the_readme_says_what_every_metric_is():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| metrics |") :].partition("\n\n")[0]
+    assert [name for name in METRICS if f"`{name}`" not in table] == []
 
 
 def test_every_key_has_one_metric_or_comes_with_the_record():

@@ -8,7 +8,7 @@ from skimage.color import lab2rgb, rgb2lab
 from pulse_exp import faces
 from pulse_exp.metrics import Restoration, load
 from pulse_exp.metrics.portraits import portraits
-from pulse_exp.metrics.skin_tone import TEMPLATE, drift, lab, skin_polygons, typology_angle
+from pulse_exp.metrics.skin_tone import TEMPLATE, drift, lab, skin, skin_polygons, typology_angle
 
 needs_faces = pytest.mark.skipif(faces.available() is not None, reason=str(faces.available()))
 
@@ -76,6 +76,27 @@ def test_a_picture_without_a_face_is_measured_where_the_other_has_it(woman):
     values = load("skin_tone_drift")(Restoration(sr=pasted, lr=woman, sr_lr=woman, hr=woman))
     result = values["skin_tone_hr"] + values["skin_tone_drift"]
     assert result.item() == pytest.approx(angle, abs=1.5)
+
+
+@needs_faces
+def test_drift_in_place_reads_the_result_where_the_truth_has_its_skin(woman):
+    """A result whose own face is elsewhere, and a spot of colour where the truth's cheeks are."""
+    tinted, angle = painted(60, 20)
+    tinted = torch.nn.functional.interpolate(tinted, (256, 256))
+    moved = woman.roll(24, dims=3)
+    (truth,), (elsewhere,) = portraits(woman), portraits(moved)
+    assert np.abs(truth.face.landmarks - elsewhere.face.landmarks).mean() > 20
+    rows = torch.cat([woman, moved, tinted])
+    truths = woman.expand(3, -1, -1, -1)
+    batch = Restoration(sr=rows, lr=rows, sr_lr=rows, hr=truths)
+    values = load("skin_tone_drift_in_place")(batch)
+    true_angle = load("skin_tone_drift")(batch)["skin_tone_hr"][0].item()
+    there = typology_angle(skin(elsewhere.pixels, truth.face))
+    expected = [0, there - true_angle, angle - true_angle]
+    assert values["skin_tone_drift_in_place"].tolist() == pytest.approx(expected, abs=1.5)
+    assert values["skin_tone_drift_in_place"][1].item() == pytest.approx(expected[1])
+    sizes = np.abs(values["skin_tone_drift_in_place"])
+    np.testing.assert_array_equal(values["skin_tone_drift_in_place_abs"], sizes)
 
 
 def test_without_the_extra_the_skin_of_the_ffhq_frame_is_taken(woman, monkeypatch):
