@@ -137,11 +137,16 @@ def labels_along(
 
 
 def speaking_labels(keys: Sequence[str], labels: Labels) -> list[str]:
-    """Labels that speak for themselves: a number, and "none", stand with their key's last part."""
-    bare = {"none", "not recorded", "True", "False"}
+    """Labels that speak for themselves: a number, "none" and what a setting says stand with their
+    key's last part. What the runs do not have is left out, unless nothing else is there."""
+    pairs = list(zip(keys, labels, strict=True))
+    present = [(key, label) for key, label in pairs if label != "–"] or pairs
+    bare = {"none", "True", "False"}
     return [
-        f"{key.rpartition('.')[2]} {label}" if label in bare or not label[:1].isalpha() else label
-        for key, label in zip(keys, labels, strict=True)
+        f"{key.rpartition('.')[2]} {label}"
+        if "." in key or label in bare or not label[:1].isalpha()
+        else label
+        for key, label in present
     ]
 
 

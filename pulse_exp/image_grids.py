@@ -43,24 +43,20 @@ def samples_figure(
     images: int = 6,
     columns: int = COLUMNS,
 ) -> Figure:
-    """Pictures: a column an image, a row each combination of `by`, between low-res and truth.
+    """Pictures: a column an image, a row each combination of `by`, between low-res and truth. Where
+    not all saw the same low-res images, each input stands above the rows that saw it.
 
     Of an image's restarts the one with the lowest downscaling error is shown. More images than
     `columns` continue below, as many in each band.
     """
     frame = restrict(results.frame, where or {})
     shown = _shown_images(frame, where or {}, images)
-    rows: list[tuple[str, list[_Tile]]] = []
     keys, parts = compared_groups(frame, by, where or {})
-    rows += _input_rows(keys, parts, shown)
-    for labels, part in parts:
+    tiles = []
+    for _, part in parts:
         chosen = best_restarts(part).drop_duplicates("image").set_index("image")
-        rows.append(
-            (
-                ", ".join(speaking_labels(keys, labels)),
-                [_result_tile(chosen, image) for image in shown],
-            )
-        )
+        tiles.append([_result_tile(chosen, image) for image in shown])
+    rows = _below_their_inputs(keys, parts, tiles, shown)
     folders = _folders_by_image(frame)
     truth = [_first_picture(folders, "hr", image) for image in shown]
     if any(tile.pixels is not None for tile in truth):
@@ -84,14 +80,8 @@ def diversity_figure(
     frame = restrict(results.frame, where or {})
     shown = _shown_images(frame, where or {}, images)
     keys, parts = compared_groups(frame, by, where or {})
-    rows = _input_rows(keys, parts, shown)
-    for labels, part in parts:
-        rows.append(
-            (
-                ", ".join(speaking_labels(keys, labels)),
-                [_deviation_tile(part, image) for image in shown],
-            )
-        )
+    tiles = [[_deviation_tile(part, image) for image in shown] for _, part in parts]
+    rows = _below_their_inputs(keys, parts, tiles, shown)
     maps = [tile for _, tiles in rows for tile in tiles if tile.is_map]
     if not maps:
         raise UserError("No image has results of two restarts: run with restarts=2 or more.")
@@ -113,6 +103,9 @@ class _Tile:
     @property
     def is_map(self) -> bool:
         return self.pixels is not None and self.pixels.ndim == 2
+
+
+_Row = tuple[str, list[_Tile]]
 
 
 def _shown_images(frame: pd.DataFrame, where: Mapping[str, Sequence[str]], limit: int) -> list[str]:
@@ -145,24 +138,34 @@ def _first_picture(folders: Mapping[str, Sequence[str]], kind: str, image: str) 
     return _Tile(words="none")
 
 
-def _input_rows(
-    keys: Sequence[str], parts: Sequence[tuple[Labels, pd.DataFrame]], shown: Sequence[str]
-) -> list[tuple[str, list[_Tile]]]:
-    """The low-res inputs: one row where all groups saw the same, else one for each problem."""
-    rows: list[tuple[str, list[_Tile]]] = []
-    for labels, part in parts:
+def _below_their_inputs(
+    keys: Sequence[str],
+    parts: Sequence[tuple[Labels, pd.DataFrame]],
+    tiles: Sequence[list[_Tile]],
+    shown: Sequence[str],
+) -> list[_Row]:
+    """The rows of all groups in their order, below the low-res inputs: once where all saw the same,
+    else those that saw the same together below theirs."""
+    inputs: list[tuple[list[_Tile], list[int]]] = []
+    for number, (_, part) in enumerate(parts):
         folders = _folders_by_image(part)
-        tiles = [_first_picture(folders, "lr", image) for image in shown]
-        for number, (name, others) in enumerate(rows):
-            if _agree(tiles, others):
-                both = zip(others, tiles, strict=True)
-                rows[number] = (name, [b if a.pixels is None else a for a, b in both])
+        seen = [_first_picture(folders, "lr", image) for image in shown]
+        for place, (others, numbers) in enumerate(inputs):
+            if _agree(seen, others):
+                both = zip(others, seen, strict=True)
+                known = [b if a.pixels is None else a for a, b in both]
+                inputs[place] = known, [*numbers, number]
                 break
         else:
-            speaking = speaking_labels(keys, labels)
-            problem = [label for k, label in zip(keys, speaking, strict=True) if is_problem(k)]
-            rows.append((", ".join(["Low-res", *problem]), tiles))
-    return [("Low-res", rows[0][1])] if len(rows) == 1 else rows
+            inputs.append((seen, [number]))
+    rows: list[_Row] = []
+    for seen, numbers in inputs:
+        first = parts[numbers[0]][0]
+        problem = [pair for pair in zip(keys, first, strict=True) if is_problem(pair[0])]
+        said = speaking_labels(*zip(*problem, strict=True)) if problem and len(inputs) > 1 else []
+        rows.append((", ".join(["Low-res", *said]), seen))
+        rows += [(", ".join(speaking_labels(keys, parts[n][0])), tiles[n]) for n in numbers]
+    return rows
 
 
 def _agree(tiles: Sequence[_Tile], others: Sequence[_Tile]) -> bool:

@@ -148,9 +148,10 @@ def natural_key(value: Any) -> tuple[Any, ...]:
 
 
 def label_of(value: Any) -> str:
-    """A choice's value as a heading: whole numbers without a point, "not recorded" for none."""
+    """A choice's value as a heading: whole numbers without a point, "–" where a run has none, as
+    it has none of the settings of an option that it did not choose."""
     if value is None or value != value:
-        return "not recorded"
+        return "–"
     if isinstance(value, float):
         return f"{value:.10g}"
     return str(value)

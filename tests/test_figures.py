@@ -187,10 +187,49 @@ def test_each_degradation_shows_its_own_input(tmp_path):
     rows = [axes.get_ylabel() for axes in figure.axes]
     assert rows == [
         "Low-res,\ndegradation none",
-        "Low-res,\nnoise",
         "degradation none",
+        "Low-res,\nnoise",
         "noise",
         "Truth",
+    ]
+
+
+def test_results_of_one_input_stand_below_it_whatever_is_named_first(tmp_path):
+    for method in ("csgm", "pulse"):
+        for number, name in enumerate(("jpeg", "noise")):
+            rows = [record("a", degradation=name, method=method, config_hash=method + name)]
+            run = write_run(tmp_path / (method + name), rows)
+            write_images(run, rows)
+            pixels = np.full((8, 8, 3), 60 * number, np.uint8)
+            Image.fromarray(pixels).save(run / "lr" / "a.png")
+    figure = samples_figure(load_results([tmp_path]), by=["method", "degradation"])
+    assert [axes.get_ylabel().replace("\n", " ") for axes in figure.axes] == [
+        "Low-res, jpeg",
+        "csgm, jpeg",
+        "pulse, jpeg",
+        "Low-res, noise",
+        "csgm, noise",
+        "pulse, noise",
+        "Truth",
+    ]
+
+
+def test_rows_say_only_the_settings_that_their_runs_have(tmp_path):
+    settings = {
+        "jpeg": "search:\n  blur: estimated\ndegradation:\n  jpeg:\n    quality: 30\n",
+        "gaussian_noise": "search:\n  blur: ignored\ndegradation:\n  noise:\n    std: 10\n",
+    }
+    for name, text in settings.items():
+        rows = [record("a", degradation=name, config_hash=name)]
+        run = write_run(tmp_path / name, rows, [])
+        write_images(run, rows)
+        (run / ".hydra" / "config.yaml").write_text(text)
+    by = ["degradation", "degradation.jpeg.quality", "degradation.noise.std", "search.blur"]
+    figure = samples_figure(load_results([tmp_path]), by=by)
+    said = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes]
+    assert said[1:-1] == [
+        "gaussian_noise, std 10, blur ignored",
+        "jpeg, quality 30, blur estimated",
     ]
 
 
