@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_exp.errors import UserError
 from pulse_exp.metrics.catalog import CATALOG, MetricInfo
-from pulse_exp.results import CHOICES, label_of, labels_in_order, natural_key
+from pulse_exp.results import ABSENT, CHOICES, label_of, labels_in_order, natural_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ def speaking_labels(keys: Sequence[str], labels: Labels) -> list[str]:
     """Labels that speak for themselves: a number, "none" and what a setting says stand with their
     key's last part. What the runs do not have is left out, unless nothing else is there."""
     pairs = list(zip(keys, labels, strict=True))
-    present = [(key, label) for key, label in pairs if label != "–"] or pairs
+    present = [(key, label) for key, label in pairs if label != ABSENT] or pairs
     bare = {"none", "True", "False"}
     return [
         f"{key.rpartition('.')[2]} {label}"

@@ -160,10 +160,12 @@ def _below_their_inputs(
             inputs.append((seen, [number]))
     rows: list[_Row] = []
     for seen, numbers in inputs:
-        first = parts[numbers[0]][0]
-        problem = [pair for pair in zip(keys, first, strict=True) if is_problem(pair[0])]
-        said = speaking_labels(*zip(*problem, strict=True)) if problem and len(inputs) > 1 else []
-        rows.append((", ".join(["Low-res", *said]), seen))
+        name = ["Low-res"]
+        if len(inputs) > 1:
+            labels = parts[numbers[0]][0]
+            problem = [n for n, key in enumerate(keys) if is_problem(key)]
+            name += speaking_labels([keys[n] for n in problem], tuple(labels[n] for n in problem))
+        rows.append((", ".join(name), seen))
         rows += [(", ".join(speaking_labels(keys, parts[n][0])), tiles[n]) for n in numbers]
     return rows
 

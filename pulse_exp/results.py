@@ -147,11 +147,14 @@ def natural_key(value: Any) -> tuple[Any, ...]:
     return (1, 0.0, tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts))
 
 
+ABSENT = "–"
+"""The label of a choice that is not recorded, or of a setting of an option that was not chosen."""
+
+
 def label_of(value: Any) -> str:
-    """A choice's value as a heading: whole numbers without a point, "–" where a run has none, as
-    it has none of the settings of an option that it did not choose."""
+    """A choice's value as a heading: whole numbers without a point, `ABSENT` for none."""
     if value is None or value != value:
-        return "–"
+        return ABSENT
     if isinstance(value, float):
         return f"{value:.10g}"
     return str(value)
